@@ -1,0 +1,23 @@
+"""The tissue layers of the low back, from the skin inwards, and their label values."""
+
+from __future__ import annotations
+
+__all__ = ["BACKGROUND", "LAYERS", "LAYER_NAMES", "NUM_CLASSES"]
+
+BACKGROUND = 0
+
+LAYER_NAMES: dict[int, str] = {
+    0: "background",
+    1: "dermis",
+    2: "superficial fat",
+    3: "superficial fascial membrane",
+    4: "deep fat",
+    5: "deep fascial membrane",
+    6: "muscle",
+}
+"""Label value to name, in the order in which an A-line meets the layers."""
+
+LAYERS: tuple[int, ...] = (1, 2, 3, 4, 5, 6)
+"""The six foreground labels, superficial to deep."""
+
+NUM_CLASSES = len(LAYER_NAMES)
