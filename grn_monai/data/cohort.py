@@ -4,8 +4,8 @@ A cohort is a folder with ``images/``, ``labels/`` and a ``dataset.json``::
 
     {
       "name": "...", "modality": {"0": "US"}, "labels": {"0": "background", "1": "dermis", ...},
-      "training":   [{"image": "images/a.nii.gz", "label": "labels/a.nii.gz", "subject": "sub-001", "scan": "a"}],
-      "validation": [...], "test": [...], "unlabeled": [{"image": "...", "subject": "...", "scan": "..."}]
+      "training":   [{"image": "images/a.nii.gz", "label": "labels/a.nii.gz", "subject": "s1", "scan": "a"}],
+      "validation": [...], "test": [...], "unlabeled": [...]
     }
 
 Paths are relative to the JSON file. Items may carry more keys (``side``, ``site``, …); they are passed on.
@@ -14,13 +14,13 @@ Split files that ``python -m data_prep split`` writes have the same layout plus 
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from grn_monai.data.selection import select_labelled
 from grn_monai.errors import InputError
 
 __all__ = [
@@ -180,7 +180,7 @@ def _items(cohort: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
 
 def _key_faults(cohort: dict[str, Any]) -> Iterator[str]:
     all_items = list(_items(cohort))
-    # A user's own list may know no subjects at all; then each scan counts as a subject (see `select_labelled`).
+    # A user's own list may know no subjects at all; then each scan counts as one (see `select_labelled`).
     subjects_known = any("subject" in item for _, _, item in all_items)
     for section, i, item in all_items:
         if not isinstance(item.get("image"), str):
@@ -224,99 +224,6 @@ def _leak_faults(cohort: dict[str, Any]) -> Iterator[str]:
             yield f"subject {subject} is in {' and '.join(side for side in SECTIONS if side in found)}"
 
 
-def select_labelled(
-    items: Sequence[dict[str, Any]],
-    fraction: float,
-    seed: int = 0,
-    by: str = "subject",
-    weights: Sequence[float] | None = None,
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]], float]:
-    """Choose which training items keep their label.
-
-    Whole groups (subjects, or single scans) are added in a seeded order until their share of the images is
-    nearest to the target, and at least one is taken; of two equally near shares the smaller wins. The order
-    depends on the seed and the group's name alone, not on the order of the items or on which others there
-    are, so what is chosen at 5 % is contained in what is chosen at 10 % with the same seed.
-
-    Source: GRN labels 5–50 % "at the patient level"; with 16 patients the shares can only be approached.
-
-    Args:
-        items: training items. Without any ``subject`` key each scan counts as its own subject.
-        fraction: target share of the images, in (0, 1].
-        seed: chooses the order.
-        by: ``"subject"`` keeps the scans of a subject together; ``"image"`` draws single scans, whoever they
-            belong to.
-        weights: images (slices) of each item; equal when not given.
-
-    Returns:
-        The labelled items, the others without their ``label`` key, and the share of the images reached, in
-        (0, 1]. Both lists keep the order of `items`.
-
-    Raises:
-        InputError: no items, a fraction outside (0, 1], an unknown `by`, weights that do not fit, or some
-            items with and some without ``subject``.
-    """
-    if not items:
-        raise InputError(
-            "training", "no items", "at least one labelled item", "Name a cohort with training items."
-        )
-    if isinstance(fraction, bool) or not isinstance(fraction, (int, float)) or not 0 < fraction <= 1:
-        raise InputError(
-            "fraction",
-            repr(fraction),
-            "a number above 0 and up to 1",
-            "Write 5 % as 0.05 and all labels as 1.",
-        )
-    if by not in ("subject", "image"):
-        raise InputError(
-            "by", repr(by), "'subject' or 'image'", "Use 'subject' unless you reproduce GRN+'s wording."
-        )
-    sizes = [1.0] * len(items) if weights is None else [float(weight) for weight in weights]
-    if len(sizes) != len(items) or min(sizes) <= 0:
-        raise InputError(
-            "weights",
-            f"{len(sizes)} values for {len(items)} items",
-            "one above 0 for each item",
-            "Give slice counts.",
-        )
-
-    groups = _groups(items, by)
-    order = sorted(set(groups), key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest())
-    total = sum(sizes)
-    reached, best, chosen = 0.0, float("inf"), set[str]()
-    for name in order:
-        share = (
-            reached + sum(size for size, group in zip(sizes, groups, strict=True) if group == name) / total
-        )
-        # The tolerance keeps a tie a tie when the shares are sums of binary fractions.
-        if abs(share - fraction) >= best - 1e-9:
-            break
-        reached, best = share, abs(share - fraction)
-        chosen.add(name)
-    labelled = [dict(item) for item, group in zip(items, groups, strict=True) if group in chosen]
-    rest = [
-        {key: value for key, value in item.items() if key != "label"}
-        for item, group in zip(items, groups, strict=True)
-        if group not in chosen
-    ]
-    return labelled, rest, min(reached, 1.0)
-
-
-def _groups(items: Sequence[dict[str, Any]], by: str) -> list[str]:
-    """Name the group of each item: its subject, or itself."""
-    known = sum("subject" in item for item in items)
-    if by == "subject" and 0 < known < len(items):
-        raise InputError(
-            "training",
-            f"`subject` in {known} of {len(items)} items",
-            "a `subject` in every item, or in none (then each scan counts as a subject)",
-            "Add the missing `subject` keys.",
-        )
-    if by == "subject" and known:
-        return [str(item["subject"]) for item in items]
-    return [str(item.get("scan", item.get("image"))) for item in items]
-
-
 def datalist(
     dataset_dir: str | PathLike[str],
     section: str,
@@ -340,8 +247,8 @@ def datalist(
         Items with absolute paths; those of ``unlabeled`` have no ``label`` key.
 
     Raises:
-        InputError: anything `read_cohort` or `select_labelled` refuses, an unknown section, a fraction below 1
-            of a split file that is already reduced, or a section without items.
+        InputError: anything `read_cohort` or `select_labelled` refuses, an unknown section, a fraction below
+            1 of a split file that is already reduced, or a section without items.
     """
     file = Path(dataset_dir) / split
     if section not in SECTIONS:
