@@ -1,0 +1,8 @@
+"""Networks that MONAI does not have. Everything else is used from ``monai.networks``."""
+
+from __future__ import annotations
+
+from .enhanced_segmentor import EnhancedSegmentor
+from .generator import ResidualBlock, ResNetGenerator
+
+__all__ = ["EnhancedSegmentor", "ResNetGenerator", "ResidualBlock"]

@@ -1,0 +1,100 @@
+"""Small parts that the trainers share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from monai.data.meta_tensor import MetaTensor
+from monai.utils import StrEnum
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.optim.optimizer import Optimizer
+
+__all__ = [
+    "JointKeys",
+    "check_optimizer",
+    "frozen",
+    "grad_norm",
+    "make_scaler",
+    "mixes_samples",
+    "plain_tensor",
+]
+
+
+class JointKeys(StrEnum):
+    """Keys of ``engine.state.output`` beside MONAI's ``CommonKeys``."""
+
+    GENERATED = "generated"
+    PRED_SGE = "pred_sge"
+    STAGE1_LOSS = "stage1_loss"
+    LOSS_RAW = "loss_raw"
+    LOSS_SGE = "loss_sge"
+    GRAD_NORM_GENERATOR = "grad_norm_generator"
+    GRAD_NORM_SEGMENTOR = "grad_norm_segmentor"
+    GRAD_NORM_SEGMENTOR_STAGE1 = "grad_norm_segmentor_stage1"
+
+
+def grad_norm(module: nn.Module) -> torch.Tensor:
+    """Euclidean norm of all gradients of a module, a 0-d tensor (no copy to the host)."""
+    grads = [p.grad for p in module.parameters() if p.grad is not None]
+    if not grads:
+        return torch.zeros((), device=next(module.parameters()).device)
+    return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(grads)))
+
+
+@contextmanager
+def frozen(module: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """Inside, gradients flow through the module to its input and none reach its parameters."""
+    parameters = [p for p in module.parameters() if p.requires_grad] if enabled else []
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+def mixes_samples(module: nn.Module) -> bool:
+    """Whether a sample's output depends on its batch: true with BatchNorm in training."""
+    return any(isinstance(m, _BatchNorm) for m in module.modules())
+
+
+def plain_tensor(x: Any) -> Any:
+    """A MetaTensor as its tensor: concatenation need not merge metadata, and ``torch.compile`` accepts it."""
+    return x.as_tensor() if isinstance(x, MetaTensor) else x
+
+
+def make_scaler(device: torch.device, amp: bool, amp_kwargs: Mapping[str, Any]) -> torch.amp.GradScaler:
+    """A gradient scaler that is active for float16 only: bfloat16 has the exponent range of float32."""
+    dtype = amp_kwargs.get("dtype") or torch.get_autocast_dtype(device.type)
+    return torch.amp.GradScaler(device.type, enabled=amp and dtype == torch.float16)
+
+
+def check_optimizer(
+    name: str, optimizer: Optimizer, holds: Mapping[str, nn.Module], lacks: Mapping[str, nn.Module]
+) -> None:
+    """Check that an optimizer steps what it should.
+
+    Raises:
+        ValueError: when a trainable parameter of ``holds`` is missing, or one of ``lacks`` is there.
+    """
+    stepped = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for part, module in holds.items():
+        missing = sum(p.requires_grad and id(p) not in stepped for p in module.parameters())
+        if missing:
+            raise ValueError(
+                f"`{name}` has to step {' and '.join(f'`{h}`' for h in holds)}, but {missing} trainable parameter "
+                f"tensors of `{part}` are not in it. Build it from the parameters of "
+                f"{' and '.join(f'`{h}`' for h in holds)}."
+            )
+    for part, module in lacks.items():
+        extra = sum(id(p) in stepped for p in module.parameters())
+        if extra:
+            raise ValueError(
+                f"`{name}` must not step `{part}`, but holds {extra} of its parameter tensors. Build it from the "
+                f"parameters of {' and '.join(f'`{h}`' for h in holds)} alone."
+            )

@@ -1,0 +1,225 @@
+"""Checkpoints: the best model of a metric, and a state from which a run goes on exactly."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.handlers import CheckpointSaver
+
+from grn_monai.errors import InputError
+
+__all__ = ["BestCheckpointSaver", "ResumeHandler", "load_model", "save_atomic"]
+
+logger = logging.getLogger(__name__)
+
+
+def save_atomic(obj: Any, path: str | os.PathLike[str]) -> None:
+    """``torch.save`` to a temporary name in the same folder, then rename: a kill leaves the old file or the new."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(obj, temporary)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:
+    """Load a checkpoint of tensors, numbers and strings (never arbitrary pickles).
+
+    Raises:
+        InputError: when the file is missing or is not such a checkpoint.
+    """
+    if not Path(path).is_file():
+        raise InputError(
+            path,
+            "no file",
+            "a checkpoint",
+            "Train the bundle first, or give the checkpoint's path as `ckpt_path`.",
+        )
+    try:
+        return torch.load(path, map_location=map_location, weights_only=True)
+    except Exception as error:
+        raise InputError(
+            path,
+            f"a file that cannot be read as a checkpoint ({type(error).__name__})",
+            "a file written by this project's training (tensors only)",
+            "Train again, or give another `ckpt_path`.",
+        ) from error
+
+
+def load_model(
+    path: str | os.PathLike[str], network: torch.nn.Module, key: str = "model", map_location: Any = "cpu"
+) -> torch.nn.Module:
+    """Fill a network from a checkpoint; every weight has to fit.
+
+    Args:
+        path: checkpoint file.
+        network: the network to fill, in place.
+        key: the entry of the checkpoint that holds the weights.
+        map_location: device to load to.
+
+    Returns:
+        the same network.
+
+    Raises:
+        InputError: when the file, the entry or a weight is missing or does not fit. Nothing is ever left at its
+            random start in silence.
+    """
+    checkpoint = load_checkpoint(path, map_location)
+    if key not in checkpoint:
+        raise InputError(
+            path,
+            f"entries {sorted(checkpoint)}",
+            f"an entry {key!r}",
+            "Give a model.pt of this bundle as `ckpt_path`.",
+        )
+    try:
+        network.load_state_dict(checkpoint[key])
+    except RuntimeError as error:
+        raise InputError(
+            path,
+            f"weights of another network ({str(error).splitlines()[1].strip()[:200]})",
+            "the weights of this bundle's `network_def`",
+            "Give the options (such as base_channels) that the model was trained with, or another `ckpt_path`.",
+        ) from error
+    return network
+
+
+class BestCheckpointSaver(CheckpointSaver):
+    """Keep the model with the lowest value of a metric, in one file, and remember that value across a resume.
+
+    MONAI's saver starts its comparison anew in a resumed run and writes in place; this one does neither.
+
+    Args:
+        save_dir: folder of the file.
+        save_dict: what to save, such as ``{"model": network}``.
+        metric: name in ``engine.state.metrics``; lower is better.
+        filename: name of the file.
+    """
+
+    def __init__(self, save_dir: str, save_dict: dict[str, Any], metric: str, filename: str = "model.pt") -> None:
+        super().__init__(
+            save_dir=save_dir,
+            save_dict=save_dict,
+            save_key_metric=True,
+            key_metric_name=metric,
+            key_metric_filename=filename,
+            key_metric_negative_sign=True,
+        )
+        self.metric = metric
+        self.path = Path(save_dir) / filename
+        self.best: float | None = None
+        self.best_epoch = 0
+
+    def metrics_completed(self, engine: Engine) -> None:
+        """Save if the metric is the lowest yet (NaN never is)."""
+        value = float(engine.state.metrics[self.metric])
+        if value == value and (self.best is None or value < self.best):
+            self.best, self.best_epoch = value, engine.state.epoch
+            if engine.state.rank == 0:
+                save_atomic({k: v.state_dict() for k, v in self.save_dict.items()}, self.path)
+            logger.info("epoch %d: best %s so far, %.4f", engine.state.epoch, self.metric, value)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best value and its epoch."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        self.best, self.best_epoch = state_dict["best"], state_dict["best_epoch"]
+
+
+class ResumeHandler:
+    """Save the whole state of a training after each epoch, and go on from it.
+
+    Attach it to the trainer, after the handler that validates. Saved are the networks, every optimizer, the
+    trainer's epoch, iteration and scalers, the validator's best metric and whatever else is given. Together with
+    ``SeedEpochs`` a run that was killed and resumed reaches the same weights as one that was not.
+
+    Args:
+        path: the checkpoint file.
+        modules: networks (and other objects with ``state_dict``/``load_state_dict``), by name.
+        evaluator: the validator whose best metric belongs to the state.
+        resume: if true and the file exists, the run goes on from it.
+        interval: epochs between two saves.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        modules: Mapping[str, Any],
+        evaluator: Engine | None = None,
+        resume: bool = True,
+        interval: int = 1,
+    ) -> None:
+        self.path = Path(path)
+        self.modules = dict(modules)
+        self.evaluator = evaluator
+        self.resume = resume
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the trainer's start and after each epoch."""
+        engine.add_event_handler(Events.STARTED, self.load)
+        engine.add_event_handler(Events.EPOCH_COMPLETED(every=self.interval), self.save)
+
+    def _optimizers(self, engine: Any) -> dict[str, Any]:
+        return getattr(engine, "optimizers", None) or {"optimizer": engine.optimizer}
+
+    def save(self, engine: Any) -> None:
+        """Write the checkpoint (rank 0)."""
+        if engine.state.rank != 0:
+            return
+        state = {
+            "modules": {k: v.state_dict() for k, v in self.modules.items()},
+            "optimizers": {k: v.state_dict() for k, v in self._optimizers(engine).items()},
+            "trainer": dict(engine.state_dict()),
+        }
+        if self.evaluator is not None:
+            best = self.evaluator.state
+            state["evaluator"] = {
+                "best_metric": best.best_metric,
+                "best_metric_epoch": best.best_metric_epoch,
+            }
+        save_atomic(state, self.path)
+
+    def load(self, engine: Any) -> None:
+        """Restore the checkpoint, if there is one and ``resume`` is set.
+
+        Raises:
+            InputError: when the file is damaged or belongs to other networks.
+        """
+        if not self.resume or not self.path.is_file():
+            return
+        state = load_checkpoint(self.path, map_location=engine.state.device)
+        try:
+            for name, module in self.modules.items():
+                module.load_state_dict(state["modules"][name])
+            for name, optimizer in self._optimizers(engine).items():
+                optimizer.load_state_dict(state["optimizers"][name])
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise InputError(
+                self.path,
+                f"a checkpoint of another configuration ({str(error).splitlines()[0][:200]})",
+                "a checkpoint of this run",
+                "Use another output_dir, delete the file, or give `resume: false`.",
+            ) from error
+        # The number of epochs is the new run's to choose: a finished run can be trained on.
+        trainer = {
+            **state["trainer"],
+            "max_epochs": engine.state.max_epochs,
+            "epoch_length": engine.state.epoch_length,
+        }
+        engine.load_state_dict(trainer)
+        if self.evaluator is not None and "evaluator" in state:
+            self.evaluator.state.best_metric = state["evaluator"]["best_metric"]
+            self.evaluator.state.best_metric_epoch = state["evaluator"]["best_metric_epoch"]
+        logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)

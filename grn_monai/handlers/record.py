@@ -1,0 +1,200 @@
+"""What a run leaves behind: its scalars by epoch, and everything needed to repeat it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+__all__ = ["HistoryHandler", "RunRecord", "provenance", "scalars"]
+
+PACKAGES = ("grn-monai", "monai", "torch", "pytorch-ignite", "numpy", "scipy", "nibabel", "SimpleITK", "itk")
+
+
+def scalars(output: Any) -> dict[str, float]:
+    """All 0-d values of an engine's output (a dict, or the decollated list of dicts) as a flat dict of floats.
+
+    Use it as ``output_transform`` of ``StatsHandler`` and ``TensorBoardStatsHandler``.
+    """
+    first = output[0] if isinstance(output, list) else output
+    return {
+        str(k): float(v)
+        for k, v in first.items()
+        if isinstance(v, float | int) or (isinstance(v, torch.Tensor) and v.ndim == 0)
+    }
+
+
+def _replace(path: Path, write: Callable[[Any], None]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with open(temporary, "w", newline="") as file:
+            write(file)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+class HistoryHandler:
+    """Write one row of scalars an epoch to a CSV file.
+
+    Columns: ``epoch``, ``iteration``, ``seconds`` (training time of the epoch, without validation), the mean over the
+    epoch of every scalar of the trainer's output (``loss`` as ``train_loss``), and the validator's metrics.
+
+    Args:
+        path: the CSV file. In a resumed run the rows of the epochs that are kept stay.
+        evaluator: the validator; attach this handler after the one that validates.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], evaluator: Engine | None = None) -> None:
+        self.path = Path(path)
+        self.evaluator = evaluator
+        self.rows: list[dict[str, Any]] = []
+        self._sums: dict[str, Any] = {}
+        self._count = 0
+        self._start = 0.0
+        self._seconds = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the trainer."""
+        engine.add_event_handler(Events.STARTED, self._started)
+        engine.add_event_handler(Events.EPOCH_STARTED, self._epoch_started)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self._iteration)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
+
+    def _started(self, engine: Engine) -> None:
+        self.rows = []
+        if engine.state.epoch and self.path.is_file():
+            with open(self.path, newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= engine.state.epoch]
+
+    def _epoch_started(self, engine: Engine) -> None:
+        self._sums, self._count, self._start = {}, 0, time.perf_counter()
+
+    def _iteration(self, engine: Engine) -> None:
+        first = engine.state.output[0] if isinstance(engine.state.output, list) else engine.state.output
+        for key, value in first.items():
+            if isinstance(value, torch.Tensor) and value.ndim == 0:
+                # Kept on the device: a float() here would wait for a GPU at every iteration.
+                value = value.detach().double()
+            elif not isinstance(value, float):  # decollation turns 0-d tensors into floats
+                continue
+            self._sums[str(key)] = self._sums.get(str(key), 0.0) + value
+        self._count += 1
+        self._seconds = time.perf_counter() - self._start
+
+    def _epoch_completed(self, engine: Engine) -> None:
+        row: dict[str, Any] = {
+            "epoch": engine.state.epoch,
+            "iteration": engine.state.iteration,
+            "seconds": round(self._seconds, 3),
+        }
+        row |= {("train_loss" if k == "loss" else k): float(v) / self._count for k, v in self._sums.items()}
+        if self.evaluator is not None:
+            row |= {k: float(v) for k, v in self.evaluator.state.metrics.items()}
+        self.rows.append(row)
+        if engine.state.rank == 0:
+            names = list(dict.fromkeys(key for r in self.rows for key in r))
+
+            def write(file: Any) -> None:
+                writer = csv.DictWriter(file, names)
+                writer.writeheader()
+                writer.writerows(self.rows)
+
+            _replace(self.path, write)
+
+
+def _git_state() -> dict[str, Any] | None:
+    def git(*args: str) -> str:
+        folder = Path(__file__).parent
+        return subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return {
+            "commit": git("rev-parse", "HEAD"),
+            "changed_files": len(git("status", "--porcelain").splitlines()),
+        }
+    except (OSError, subprocess.CalledProcessError):
+        return None  # an installed package has no repository
+
+
+def provenance() -> dict[str, Any]:
+    """Versions, git state, Python, platform and threads of this process, as JSON-ready values."""
+    versions: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return {
+        "versions": versions,
+        "git": _git_state(),
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()}",
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+class RunRecord:
+    """Write ``run.json``: configuration, seed, versions, git state, command line, times and how the run ended.
+
+    Args:
+        path: the JSON file.
+        config: the resolved configuration values worth keeping.
+        seed: the run's seed.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any], seed: int | None = None) -> None:
+        self.path = Path(path)
+        self.record: dict[str, Any] = {"seed": seed, "config": dict(config)}
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the trainer or evaluator."""
+        engine.add_event_handler(Events.STARTED, self._started)
+        engine.add_event_handler(Events.COMPLETED, self._completed)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self._raised)
+
+    def _started(self, engine: Engine) -> None:
+        self._start = time.time()
+        self.record |= provenance()
+        self.record |= {
+            "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
+            "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "first_epoch": engine.state.epoch + 1,
+            "status": "running",
+        }
+        self._write(engine)
+
+    def _completed(self, engine: Engine) -> None:
+        self._end(engine, "completed")
+
+    def _raised(self, engine: Engine, error: BaseException) -> None:
+        # ignite calls the handlers of this event instead of raising, so raise again.
+        self._end(engine, f"failed: {type(error).__name__}: {error}")
+        raise error
+
+    def _end(self, engine: Engine, status: str) -> None:
+        self.record |= {
+            "status": status,
+            "seconds": round(time.time() - self._start, 1),
+            "epochs": engine.state.epoch,
+            "iterations": engine.state.iteration,
+        }
+        self._write(engine)
+
+    def _write(self, engine: Engine) -> None:
+        if engine.state.rank == 0:
+            text = json.dumps(self.record, indent=2, default=str)
+            _replace(self.path, lambda file: file.write(text + "\n"))
