@@ -1,0 +1,7 @@
+"""Label volumes to millimetres."""
+
+from __future__ import annotations
+
+from grn_monai.measure.thickness import thickness_map
+
+__all__ = ["thickness_map"]
