@@ -2,6 +2,44 @@
 
 from __future__ import annotations
 
+from .depth import DepthLast, DepthLastd, depth_order
+from .echo import ScaleEcho, ScaleEchod, echo_range, scale_echo
 from .load import LoadScan, LoadScand
+from .ordered import OrderedLayers, OrderedLayersd, decode_ordered
+from .slices import (
+    PLANES,
+    SlicesToVolume,
+    SlicesToVolumed,
+    VolumeToSlices,
+    VolumeToSlicesd,
+    plane_axis,
+    resize_slices,
+    slices_to_volume,
+    take_slice,
+    volume_to_slices,
+)
 
-__all__ = ["LoadScan", "LoadScand"]
+__all__ = [
+    "PLANES",
+    "DepthLast",
+    "DepthLastd",
+    "LoadScan",
+    "LoadScand",
+    "OrderedLayers",
+    "OrderedLayersd",
+    "ScaleEcho",
+    "ScaleEchod",
+    "SlicesToVolume",
+    "SlicesToVolumed",
+    "VolumeToSlices",
+    "VolumeToSlicesd",
+    "decode_ordered",
+    "depth_order",
+    "echo_range",
+    "plane_axis",
+    "resize_slices",
+    "scale_echo",
+    "slices_to_volume",
+    "take_slice",
+    "volume_to_slices",
+]
