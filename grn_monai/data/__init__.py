@@ -2,6 +2,20 @@
 
 from __future__ import annotations
 
+from .cohort import datalist, read_cohort
+from .selection import select_labelled
 from .volume import EXTENSIONS, VolumeHeader, check_same_geometry, read_header, read_volume, scan_name
+from .writer import AtomicNibabelWriter
 
-__all__ = ["EXTENSIONS", "VolumeHeader", "check_same_geometry", "read_header", "read_volume", "scan_name"]
+__all__ = [
+    "EXTENSIONS",
+    "AtomicNibabelWriter",
+    "VolumeHeader",
+    "check_same_geometry",
+    "datalist",
+    "read_cohort",
+    "read_header",
+    "read_volume",
+    "scan_name",
+    "select_labelled",
+]

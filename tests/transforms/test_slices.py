@@ -101,7 +101,7 @@ def test_smooth_volume_survives_the_round_trip(plane: str) -> None:
     smooth = (axis[:, None, None] + 2 * axis[None, :, None] + torch.sin(3 * axis))[None]
     transform = VolumeToSlices(plane, (48, 48))
     change = (transform.inverse(transform(smooth)).as_tensor() - smooth).abs()
-    assert change[:, 2:-2, 2:-2, 2:-2].max() < 2e-3
+    assert change[:, 2:-2, 2:-2, 2:-2].max() < 5e-3
     assert change.max() < 0.06, "at the border, less than half the step from voxel to voxel"
 
 

@@ -1,0 +1,61 @@
+"""Writes NIfTI files so that a reader never meets half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import uuid
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+from monai.data import NibabelWriter
+from monai.data.image_writer import logger
+
+from grn_monai.errors import InputError
+
+__all__ = ["AtomicNibabelWriter"]
+
+
+class AtomicNibabelWriter(NibabelWriter):
+    """MONAI's ``NibabelWriter``, except that the file appears complete or not at all.
+
+    It writes to a hidden temporary name in the same folder and renames. The header carries the affine as both sform
+    and qform (code 1, scanner) and says that positions are in mm. For use as
+    ``SaveImaged(..., writer=AtomicNibabelWriter)`` with ``output_ext=".nii.gz"``; ``SaveImaged`` wraps any error of
+    its writer in a RuntimeError that quotes it.
+    """
+
+    def write(self, filename: str | PathLike[str], verbose: bool = False, **obj_kwargs: Any) -> None:
+        """Writes the volume that ``set_data_array`` and ``set_metadata`` were given.
+
+        Args:
+            filename: the file to make or to replace, ending in ``.nii`` or ``.nii.gz``.
+            verbose: log the name.
+            obj_kwargs: passed to ``create_backend_obj``.
+
+        Raises:
+            InputError: the folder is missing or not writable, or the disk is full.
+        """
+        path = Path(filename)
+        # The ending has to stay: by it, nibabel knows whether to compress.
+        temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
+        try:
+            super().write(temporary, **obj_kwargs)
+            os.replace(temporary, path)
+            if verbose:
+                logger.info(f"wrote: {path}")
+        except OSError as err:
+            mend = "Make the folder, free space on the disk, or choose another output folder."
+            raise InputError(path, f"that writing fails ({err})", "a writable folder with free space", mend) from err
+        finally:
+            with contextlib.suppress(OSError):  # where the folder itself is at fault, it is named above
+                temporary.unlink(missing_ok=True)
+
+    @classmethod
+    def create_backend_obj(cls, *args: Any, **kwargs: Any) -> nib.Nifti1Image:
+        """As in ``NibabelWriter``, with the unit of length stated."""
+        image: nib.Nifti1Image = super().create_backend_obj(*args, **kwargs)
+        image.header.set_xyzt_units("mm")
+        return image
