@@ -22,9 +22,11 @@ def layered_truth(seed: int, shape: tuple[int, int, int] = (14, 12, 40)) -> Labe
 
 
 def perturbed(truth: Labels, seed: int, shift: float = 1.2, smooth: float = 2.0) -> Labels:
-    """The layers of `truth` moved along depth by a smooth random amount of about `shift` voxels."""
+    """The layers of `truth` moved along depth and stretched, by smooth random amounts of about `shift` voxels."""
     rng = np.random.default_rng(seed)
-    move = gaussian_filter(rng.standard_normal(truth.shape[:2]), smooth)
-    move *= shift / move.std()
-    z = np.arange(truth.shape[2]) + np.rint(move).astype(int)[..., None]
-    return np.take_along_axis(truth, np.clip(z, 0, truth.shape[2] - 1), axis=2)
+    move, stretch = (gaussian_filter(rng.standard_normal(truth.shape[:2]), smooth) for _ in range(2))
+    size = truth.shape[2]
+    depth = np.arange(size)
+    moved = depth + (move * shift / move.std())[..., None]
+    moved = moved + (stretch * shift / stretch.std())[..., None] * np.sin(depth * 4 * np.pi / size)
+    return np.take_along_axis(truth, np.clip(np.rint(moved).astype(int), 0, size - 1), axis=2)
