@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from .cache import VolumeCache
 from .cohort import datalist, read_cohort
 from .selection import select_labelled
+from .slices import SliceDataset
 from .volume import EXTENSIONS, VolumeHeader, check_same_geometry, read_header, read_volume, scan_name
 from .writer import AtomicNibabelWriter
 
 __all__ = [
     "EXTENSIONS",
     "AtomicNibabelWriter",
+    "SliceDataset",
+    "VolumeCache",
     "VolumeHeader",
     "check_same_geometry",
     "datalist",
