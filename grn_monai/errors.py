@@ -1,10 +1,12 @@
-"""One error type for everything a user can mend: it names the place, what was found, what was expected, and how to mend it."""
+"""One error type for everything a user can mend: it names the place, what was found and expected, and the mend."""
 
 from __future__ import annotations
 
+import sys
 from os import PathLike
+from types import TracebackType
 
-__all__ = ["InputError"]
+__all__ = ["InputError", "find_input_error", "report_input_errors"]
 
 
 class InputError(ValueError):
@@ -24,3 +26,30 @@ class InputError(ValueError):
     def __reduce__(self) -> tuple[type[InputError], tuple[str, str, str, str]]:
         # The default would rebuild the error from the joined message; DataLoader workers send errors pickled.
         return type(self), (self.where, self.found, self.expected, self.mend)
+
+
+def find_input_error(error: BaseException | None) -> InputError | None:
+    """The ``InputError`` at the root of an error that MONAI has wrapped, or None."""
+    while error is not None:
+        if isinstance(error, InputError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def report_input_errors() -> None:
+    """Let this process end on an ``InputError`` with its message alone and exit code 2, without a traceback.
+
+    The bundles call it first, since ``monai.bundle`` shows every error as a long chain. Other errors keep their
+    traceback.
+    """
+    previous = sys.excepthook
+
+    def hook(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> None:
+        cause = find_input_error(error)
+        if cause is None:
+            previous(kind, error, traceback)
+        else:
+            print(f"error: {cause}", file=sys.stderr)
+
+    sys.excepthook = hook

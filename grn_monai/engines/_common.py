@@ -37,6 +37,16 @@ class JointKeys(StrEnum):
     GRAD_NORM_SEGMENTOR_STAGE1 = "grad_norm_segmentor_stage1"
 
 
+def bfloat16_pays(device: str | torch.device) -> bool:
+    """Whether mixed precision in bfloat16 makes training faster there: CUDA cards and CPUs with bfloat16 arithmetic.
+
+    Elsewhere it would be emulated, and slower than float32.
+    """
+    if torch.device(device).type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.device(device).type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+
+
 def grad_norm(module: nn.Module) -> torch.Tensor:
     """Euclidean norm of all gradients of a module, a 0-d tensor (no copy to the host)."""
     grads = [p.grad for p in module.parameters() if p.grad is not None]

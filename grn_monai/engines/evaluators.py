@@ -10,7 +10,7 @@ from monai.engines import SupervisedEvaluator
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 
-from grn_monai.errors import InputError
+from grn_monai.errors import find_input_error
 
 from ._common import JointKeys
 
@@ -75,10 +75,29 @@ class ScanEvaluator(SupervisedEvaluator):
         if "failure" in batchdata:
             engine.failures.extend(batchdata["failure"])
             return {}
-        if Keys.LABEL not in batchdata:
-            batchdata[Keys.LABEL] = None
         try:
-            return super()._iteration(engine, batchdata)
-        except InputError as error:
-            engine.failures.append(str(error))
+            return self._predict(engine, batchdata)
+        except Exception as error:
+            # SaveImaged and other transforms wrap what they raise.
+            cause = find_input_error(error)
+            if cause is None:
+                raise
+            engine.failures.append(str(cause))
             return {}
+
+    def _predict(self, engine: ScanEvaluator, batchdata: dict[str, Any]) -> dict:
+        batch = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
+        inputs, targets, args, kwargs = batch if len(batch) == 4 else (*batch, (), {})
+        output = engine.state.output = {Keys.IMAGE: inputs}
+        if targets is not None:
+            output[Keys.LABEL] = targets
+        with (
+            engine.mode(engine.network),
+            torch.autocast(engine.state.device.type, enabled=engine.amp, **engine.amp_kwargs),
+        ):
+            prediction = engine.inferer(inputs, engine.network, *args, **kwargs)
+        # An inferer may give several volumes by name, as MONAI Label's inference task expects too.
+        output.update(prediction if isinstance(prediction, dict) else {Keys.PRED: prediction})
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output

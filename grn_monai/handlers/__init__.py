@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from .checkpoint import BestCheckpointSaver, ResumeHandler, load_model, save_atomic
-from .record import HistoryHandler, RunRecord, provenance, scalars
+from .evaluation import LayerEvaluationHandler
+from .record import HistoryHandler, RunRecord, log_epoch, prints, provenance, scalars
 from .training import EarlyStop, SeedEpochs
 
 __all__ = [
     "BestCheckpointSaver",
     "EarlyStop",
     "HistoryHandler",
+    "LayerEvaluationHandler",
     "ResumeHandler",
     "RunRecord",
     "SeedEpochs",
     "load_model",
+    "log_epoch",
+    "prints",
     "provenance",
     "save_atomic",
     "scalars",

@@ -16,8 +16,11 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
+from ignite.handlers import ProgressBar
+from monai.bundle import ConfigParser
+from monai.handlers import StatsHandler, TensorBoardStatsHandler
 
-__all__ = ["HistoryHandler", "RunRecord", "provenance", "scalars"]
+__all__ = ["HistoryHandler", "RunRecord", "log_epoch", "prints", "provenance", "scalars"]
 
 PACKAGES = ("grn-monai", "monai", "torch", "pytorch-ignite", "numpy", "scipy", "nibabel", "SimpleITK", "itk")
 
@@ -29,10 +32,17 @@ def scalars(output: Any) -> dict[str, float]:
     """
     first = output[0] if isinstance(output, list) else output
     return {
-        str(k): float(v)
+        str(k): float(v.detach() if isinstance(v, torch.Tensor) else v)
         for k, v in first.items()
         if isinstance(v, float | int) or (isinstance(v, torch.Tensor) and v.ndim == 0)
     }
+
+
+def log_epoch(engine: Engine) -> None:
+    """Log one line an epoch with the scalars of the last iteration; ``epoch_print_logger`` of ``StatsHandler``."""
+    values = {**scalars(engine.state.output), **engine.state.metrics}
+    text = "  ".join(f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float))
+    engine.logger.info("epoch %d/%d  %s", engine.state.epoch, engine.state.max_epochs, text)
 
 
 def _replace(path: Path, write: Callable[[Any], None]) -> None:
@@ -147,18 +157,34 @@ def provenance() -> dict[str, Any]:
     }
 
 
+def _calling_parser() -> ConfigParser | None:
+    """The config parser that is building the caller, if one is: a bundle's config cannot name itself."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        if isinstance(frame.f_locals.get("self"), ConfigParser):
+            return frame.f_locals["self"]
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
 class RunRecord:
     """Write ``run.json``: configuration, seed, versions, git state, command line, times and how the run ended.
 
+    Built from a bundle's config, it keeps the whole config after overlays and overrides (``config``) and the values
+    that its expressions came to (``resolved``).
+
     Args:
         path: the JSON file.
-        config: the resolved configuration values worth keeping.
         seed: the run's seed.
+        config: the configuration, where no bundle builds this handler.
     """
 
-    def __init__(self, path: str | os.PathLike[str], config: Mapping[str, Any], seed: int | None = None) -> None:
+    def __init__(
+        self, path: str | os.PathLike[str], seed: int | None = None, config: Mapping[str, Any] | None = None
+    ) -> None:
         self.path = Path(path)
-        self.record: dict[str, Any] = {"seed": seed, "config": dict(config)}
+        self.record: dict[str, Any] = {"seed": seed, "config": config}
+        self._parser = _calling_parser() if config is None else None
 
     def attach(self, engine: Engine) -> None:
         """Register on the trainer or evaluator."""
@@ -169,6 +195,13 @@ class RunRecord:
     def _started(self, engine: Engine) -> None:
         self._start = time.time()
         self.record |= provenance()
+        if self._parser is not None:
+            self.record["config"] = self._parser.get()
+            self.record["resolved"] = {
+                k: v
+                for k, v in self._parser.ref_resolver.resolved_content.items()
+                if isinstance(v, str | int | float | bool | None)
+            }
         self.record |= {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -198,3 +231,8 @@ class RunRecord:
         if engine.state.rank == 0:
             text = json.dumps(self.record, indent=2, default=str)
             _replace(self.path, lambda file: file.write(text + "\n"))
+
+
+def prints(handler: Any) -> bool:
+    """Whether a handler writes to the console or to TensorBoard, which one process of a group should do."""
+    return isinstance(handler, StatsHandler | TensorBoardStatsHandler | ProgressBar)

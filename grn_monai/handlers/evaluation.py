@@ -1,0 +1,85 @@
+"""Scores of whole scans, collected while an evaluator runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from monai.data.meta_tensor import MetaTensor
+from monai.engines.utils import IterationEvents
+
+from grn_monai.data.volume import scan_name
+from grn_monai.metrics import LayerEvaluation
+from grn_monai.transforms import OrderedLayers
+
+__all__ = ["LayerEvaluationHandler"]
+
+
+class LayerEvaluationHandler:
+    """Score raw slices, fused and decoded predictions of every scan and write the tables.
+
+    Attach it to a ``ScanEvaluator`` whose inferer is ``TwoPlaneInferer(return_planes=True)``. Image and label have
+    to be in the scan frame (depth last). The decoded labels are put into the output as ``decoded`` for the
+    postprocessing that saves them.
+
+    Args:
+        output_dir: folder of ``metrics.json``, ``scans.csv`` and ``slices.csv``.
+        num_classes: classes with background.
+        surface_distances: also HD95 and ASD, which take most of the time.
+        seed: seed of the bootstrap.
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        surface_distances: bool = True,
+        seed: int = 0,
+    ) -> None:
+        self.output_dir = Path(output_dir)
+        self.evaluation = LayerEvaluation(surface_distances=surface_distances, seed=seed)
+        self.decode = OrderedLayers()
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the evaluator."""
+        engine.add_event_handler(Events.STARTED, lambda _: self.evaluation.reset())
+        # Before the postprocessing, which moves the predictions to the geometry of the file.
+        engine.add_event_handler(IterationEvents.FORWARD_COMPLETED, self._score)
+        engine.add_event_handler(Events.COMPLETED, self._write)
+
+    def _score(self, engine: Engine) -> None:
+        output, batch = engine.state.output, engine.state.batch
+        decoded = []
+        for i in range(len(output["image"])):
+            fused = output["pred"][i]
+            decoded.append(self.decode(fused))
+            image, label = output["image"][i], output["label"][i]
+            name = scan_name(image.meta["filename_or_obj"])
+            self.evaluation.add(
+                subject=_entry(batch, "subject", i, name),
+                scan=_entry(batch, "scan", i, name),
+                truth=_labels(label[0]),
+                predictions={
+                    "slice": {plane: _labels(output[plane][i].argmax(0)) for plane in ("sagittal", "transverse")},
+                    "volume": _labels(fused.argmax(0)),
+                    "decoded": _labels(decoded[-1][0]),
+                },
+                spacing=[float(s) for s in image.pixdim],
+            )
+        output["decoded"] = torch.stack(decoded) if len(decoded) > 1 else decoded[0][None]
+
+    def _write(self, engine: Engine) -> None:
+        if self.evaluation.scans:
+            self.evaluation.write(self.output_dir)
+
+
+def _entry(batch: Mapping[str, Any], key: str, index: int, default: str) -> str:
+    return str(batch[key][index]) if key in batch else default
+
+
+def _labels(x: torch.Tensor) -> torch.Tensor:
+    x = x.as_tensor() if isinstance(x, MetaTensor) else x
+    return x.to(torch.uint8).cpu()
