@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -54,10 +55,11 @@ def simulate_cohort(out: Path, settings: Settings, workers: int = 1, progress: b
     if workers < 1:
         raise InputError("--workers", str(workers), "at least 1", "Give the number of processes.")
     _claim(out, settings)
+    plan = plan_scans(settings)
+    # The record comes first: it is what marks the folder as one to go on with.
+    write_json(out / RECORD_FILE, _record(settings, plan))
     for folder in ("images", "labels"):
         make_folder(out / folder)
-    plan = plan_scans(settings)
-    write_json(out / RECORD_FILE, _record(settings, plan))
     todo = [scan for scan in plan if not all(path.is_file() for path in _paths(out, scan))]
     with tqdm(
         total=len(plan), initial=len(plan) - len(todo), unit="scan", disable=not progress, file=sys.stderr
@@ -113,11 +115,14 @@ def _run(out: Path, settings: Settings, todo: list[Scan], workers: int) -> Itera
             write_scan(*_paths(out, scan), settings, scan.subject, scan.number)
             yield
         return
-    # Fresh processes, since a fork would inherit whatever threads the caller has started.
+    # Fresh processes, since a fork would inherit whatever threads the caller has started. Ctrl-C is left to
+    # the parent: the scans under way are finished and no worker prints a traceback.
     context = multiprocessing.get_context("spawn")
     with (
         _single_threaded_children(),
-        ProcessPoolExecutor(min(workers, len(todo)), mp_context=context) as pool,
+        ProcessPoolExecutor(
+            min(workers, len(todo)), context, initializer=signal.signal, initargs=(signal.SIGINT, signal.SIG_IGN)
+        ) as pool,
     ):
         futures = [pool.submit(write_scan, *_paths(out, scan), settings, scan.subject, scan.number) for scan in todo]
         try:
