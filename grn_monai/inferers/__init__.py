@@ -1,0 +1,7 @@
+"""Inferers: from a volume and a 2D network to probabilities on the volume grid."""
+
+from __future__ import annotations
+
+from .two_plane import TwoPlaneInferer
+
+__all__ = ["TwoPlaneInferer"]

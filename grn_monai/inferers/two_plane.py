@@ -1,0 +1,154 @@
+"""Segments a volume slice by slice in both depth planes, and fuses the two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.inferers import Inferer
+from tqdm import tqdm
+
+from grn_monai.errors import InputError
+from grn_monai.transforms.slices import PLANES, plane_axis, slices_to_volume, volume_to_slices
+
+__all__ = ["TwoPlaneInferer"]
+
+FUSIONS = ("mean", "product")
+
+
+class TwoPlaneInferer(Inferer):
+    """Runs a 2D network over the slices of one or both planes and returns class probabilities on the volume grid.
+
+    Slices are cut, resized and put back a batch at a time, and probabilities are added into one float32 buffer, so
+    that beside the result only one batch is in memory. No gradients are kept.
+
+    Args:
+        planes: which planes to use, of ``"sagittal"`` and ``"transverse"``.
+        size: ``(H, W)`` that the network sees; ``None`` keeps the grid of the volume.
+        batch_size: slices per call of the network; it does not change the result of a network in eval mode.
+        fusion: ``"mean"`` of the planes' probabilities, or ``"product"``, their normalised geometric mean.
+        amp: run the network in bfloat16 autocast; probabilities are float32 all the same.
+        return_planes: also return the probabilities of each plane.
+        return_enhanced: also return the enhanced image of a network with a method ``enhance``.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: an unknown plane or fusion, no plane, or a batch size below 1.
+    """
+
+    def __init__(
+        self,
+        planes: Sequence[str] = PLANES,
+        size: Sequence[int] | None = (256, 256),
+        batch_size: int = 8,
+        fusion: str = "mean",
+        amp: bool = False,
+        return_planes: bool = False,
+        return_enhanced: bool = False,
+        progress: bool = False,
+    ) -> None:
+        super().__init__()
+        self.planes = (planes,) if isinstance(planes, str) else tuple(planes)
+        if not self.planes or len(set(map(plane_axis, self.planes))) < len(self.planes):
+            raise InputError("planes", repr(planes), "one or two different planes", "Correct the option.")
+        if fusion not in FUSIONS:
+            raise InputError("fusion", repr(fusion), " or ".join(FUSIONS), "Choose one of them.")
+        if batch_size < 1:
+            raise InputError("batch_size", str(batch_size), "a whole number from 1", "Correct the option.")
+        self.size = None if size is None else tuple(size)
+        self.batch_size, self.fusion, self.amp = batch_size, fusion, amp
+        self.return_planes, self.return_enhanced, self.progress = return_planes, return_enhanced, progress
+
+    def __call__(
+        self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
+    ) -> torch.Tensor | dict[str, torch.Tensor]:
+        """Segments volumes.
+
+        Args:
+            inputs: ``(B, C, X, Y, Z)`` in the scan frame, in [−1, 1].
+            network: maps slices ``(N, C, H, W)`` to logits ``(N, K, H, W)``.
+            args: passed to ``network``.
+            kwargs: passed to ``network``.
+
+        Returns:
+            Probabilities ``(B, K, X, Y, Z)``, float32, that sum to 1 over K; with ``return_planes`` or
+            ``return_enhanced`` a dictionary of ``"pred"``, the planes by name, and ``"enhanced"``
+            ``(B, C, X, Y, Z)``. A MetaTensor gives MetaTensors with its meta and history.
+
+        Raises:
+            InputError: the input is not five-dimensional, the network returns no tensor, or it cannot enhance.
+        """
+        if inputs.ndim != 5:
+            mend = "Add the missing batch or channel axis."
+            raise InputError("TwoPlaneInferer", f"data of shape {tuple(inputs.shape)}", "(B, C, X, Y, Z)", mend)
+        results: dict[str, torch.Tensor] = {}
+        volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # plain tensors are faster
+        counts = {plane: volumes.shape[2 + plane_axis(plane)] for plane in self.planes}
+        batches = sum(-(-count // self.batch_size) for count in counts.values()) * len(volumes)
+        with torch.no_grad(), tqdm(total=batches, disable=not self.progress, unit="batch") as bar:
+            for b, volume in enumerate(volumes):
+                for plane, count in counts.items():
+                    for start in range(0, count, self.batch_size):
+                        stop = min(start + self.batch_size, count)
+                        slices = volume_to_slices(volume, plane, self.size, start=start, stop=stop).contiguous()
+                        with torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
+                            logits, enhanced = self._run(network, slices, *args, **kwargs)
+                        self._collect(results, volumes, b, plane, start, logits, enhanced)
+                        bar.update()
+            if self.fusion == "product":
+                for volume in results["pred"]:
+                    for slab in volume.unbind(1):  # a slab at a time, in place
+                        slab.copy_(slab.softmax(0))
+        if isinstance(inputs, MetaTensor):
+            results = {key: MetaTensor(value).copy_meta_from(inputs) for key, value in results.items()}
+        return results if self.return_planes or self.return_enhanced else results["pred"]
+
+    def _run(
+        self, network: Callable[..., Any], slices: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Logits and, if asked for, the enhanced slices; the generator runs once where the network allows it."""
+        enhanced = None
+        if not self.return_enhanced:
+            logits = network(slices, *args, **kwargs)
+        elif not hasattr(network, "enhance"):
+            mend = "Use EnhancedSegmentor, or set return_enhanced to False."
+            raise InputError("return_enhanced", type(network).__name__, "a network with a method enhance", mend)
+        elif not getattr(network, "sge", True):  # it segments the raw image, so there is no pass to share
+            enhanced, logits = network.enhance(slices), network(slices, *args, **kwargs)
+        elif hasattr(network, "enhance_and_segment"):
+            enhanced, logits = network.enhance_and_segment(slices)
+        elif hasattr(network, "segmentor"):
+            enhanced = network.enhance(slices)
+            logits = network.segmentor(enhanced, *args, **kwargs)
+        else:
+            enhanced, logits = network.enhance(slices), network(slices, *args, **kwargs)
+        if not isinstance(logits, torch.Tensor):
+            mend = "Wrap the network so that it returns its final logits only."
+            raise InputError("TwoPlaneInferer", f"a network that returns {type(logits).__name__}", "a tensor", mend)
+        return logits, enhanced
+
+    def _collect(
+        self,
+        results: dict[str, torch.Tensor],
+        volumes: torch.Tensor,
+        b: int,
+        plane: str,
+        start: int,
+        logits: torch.Tensor,
+        enhanced: torch.Tensor | None,
+    ) -> None:
+        """Adds one batch of slices to the results, at its place in volume ``b``."""
+        probabilities = slices_to_volume(logits.float().softmax(1), plane, volumes.shape[2:])
+        parts = {"pred": probabilities.clamp_min(1e-12).log() if self.fusion == "product" else probabilities}
+        if self.return_planes:
+            parts[plane] = probabilities
+        if enhanced is not None:
+            parts["enhanced"] = slices_to_volume(enhanced.float(), plane, volumes.shape[2:])
+        for key, part in parts.items():
+            if key not in results:
+                shape = (len(volumes), part.shape[0], *volumes.shape[2:])
+                results[key] = torch.zeros(shape, device=volumes.device)
+            place = results[key][b].narrow(plane_axis(plane) + 1, start, part.shape[plane_axis(plane) + 1])
+            place.add_(part, alpha=1 if key == plane else 1 / len(self.planes))
