@@ -19,6 +19,17 @@ OK, SOME_FAILED, BAD_INPUT = 0, 1, 2
 _EPILOG = """exit status: 0 done, 1 some scans failed (they are listed), 2 bad input"""
 
 
+def _add_depth(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--depth-axis",
+        metavar="AXIS",
+        type=lambda text: int(text) if text.isdigit() else text,
+        help="where depth runs in the files: voxel axis 0, 1 or 2, or the direction of depth as one of L R A P S I "
+        "(default: 2)",
+    )
+    parser.add_argument("--depth-reversed", action="store_true", default=None, help="depth decreases along that axis")
+
+
 def _add_evaluate(commands: Any) -> None:
     parser = commands.add_parser(
         "evaluate",
@@ -49,6 +60,7 @@ def _add_evaluate(commands: Any) -> None:
     parser.add_argument("--slices", action="store_true", help="also score every slice of both planes")
     parser.add_argument("--suffix", default="_seg", help="what follows the scan's name (default: _seg)")
     parser.add_argument("--seed", type=int, default=0, help="seed of the bootstrap intervals (default: 0)")
+    _add_depth(parser)
     parser.set_defaults(run=_evaluate)
 
 
@@ -66,6 +78,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         slices=options.slices,
         suffix=options.suffix,
         seed=options.seed,
+        depth_axis=2 if options.depth_axis is None else options.depth_axis,
+        depth_reversed=bool(options.depth_reversed),
         progress=lambda items: tqdm(items, unit="scan", disable=None),
     )
     for kind, scores in result.summary.items():
@@ -88,7 +102,8 @@ def _add_report(commands: Any) -> None:
         "same figures as report.json. RUN_DIR holds evaluation/NAME/ (metrics.json, scans.csv, slices.csv,\n"
         "predictions/) for each method, METHOD/history.csv and run.json of the trainings, and cohort/.\n"
         "What is missing is left out and noted in the report. An optional RUN_DIR/report.yaml sets `title`,\n"
-        "`methods` (a list, or name: title, in order; the first is the reference), `scans` and `cohort`.",
+        "`methods` (a list, or name: title, in order; the first is the reference), `scans`, `cohort`,\n"
+        "`depth_axis` and `depth_reversed`.",
         epilog="examples:\n"
         "  grn-monai report runs/demo\n"
         "  grn-monai report runs/demo --cohort data/cohort --out runs/demo/report --scans 1\n\n" + _EPILOG,
@@ -100,13 +115,23 @@ def _add_report(commands: Any) -> None:
     parser.add_argument(
         "--scans", type=int, default=3, choices=range(4), help="scans to picture: median, worst, best (default: 3)"
     )
+    _add_depth(parser)
     parser.set_defaults(run=_report)
 
 
 def _report(options: argparse.Namespace) -> int:
     from grn_monai.report import build_report
 
-    print(build_report(options.run_dir, options.cohort, options.out, scans=options.scans))
+    print(
+        build_report(
+            options.run_dir,
+            options.cohort,
+            options.out,
+            scans=options.scans,
+            depth_axis=options.depth_axis,
+            depth_reversed=options.depth_reversed,
+        )
+    )
     return OK
 
 

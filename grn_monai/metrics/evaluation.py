@@ -100,6 +100,7 @@ class LayerEvaluation:
 
     Args:
         surface_distances: also compute HD95 and ASD (most of the time of an evaluation).
+        plane_volumes: also score the slices of each plane, stacked, as a volume of their own.
         n_bootstrap: resamples of the subject-level bootstrap.
         seed: seed of the bootstrap.
 
@@ -109,8 +110,11 @@ class LayerEvaluation:
         >>> evaluation.summary()["decoded"]["mean"]  # doctest: +SKIP
     """
 
-    def __init__(self, surface_distances: bool = True, n_bootstrap: int = 2000, seed: int = 0) -> None:
+    def __init__(
+        self, surface_distances: bool = True, plane_volumes: bool = True, n_bootstrap: int = 2000, seed: int = 0
+    ) -> None:
         self.surface_distances = surface_distances
+        self.plane_volumes = plane_volumes
         self.n_bootstrap = n_bootstrap
         self.seed = seed
         self.slices: list[SliceScores] = []
@@ -134,8 +138,7 @@ class LayerEvaluation:
             truth: (X, Y, Z) or (1, X, Y, Z) true labels 0–6, Z = depth; array or CPU tensor.
             predictions: any of "slice": {"sagittal": labels, "transverse": labels}, the per-slice argmax of
                 each plane stacked to a volume; "volume": labels of the fused probabilities; "decoded": labels
-                after the ordered-layer decode. All of the shape of `truth`. Each plane of "slice" is also
-                scored as a volume of its own.
+                after the ordered-layer decode. All of the shape of `truth`.
             spacing: voxel size (X, Y, Z) in mm.
 
         Raises:
@@ -164,7 +167,8 @@ class LayerEvaluation:
             counts = joint_counts(pred, true, PLANE_AXES[plane])
             in_truth = counts.sum(axis=-1)[:, list(LAYERS)] > 0
             slices.append(SliceScores(*key, plane, dice_from_counts(counts), in_truth))
-            scans.append(self._score(key, plane, pred, true, true_maps, spacing, counts))
+            if self.plane_volumes:
+                scans.append(self._score(key, plane, pred, true, true_maps, spacing, counts))
         for kind in ("volume", "decoded"):
             if kind in predictions:
                 pred = _as_labels(predictions[kind], f"the {kind} prediction")

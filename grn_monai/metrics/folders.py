@@ -61,16 +61,21 @@ def find_prediction(folder: Path, image: str | PathLike[str], suffix: str = "_se
 
 
 def _score_item(
-    evaluation: LayerEvaluation, item: dict[str, Any], folder: Path, kind: str, slices: bool, suffix: str
+    evaluation: LayerEvaluation,
+    item: dict[str, Any],
+    path: Path,
+    kind: str,
+    slices: bool,
+    orient: Callable[[Any], Any],
 ) -> None:
     import numpy as np
 
     from grn_monai.data.volume import check_same_geometry, read_volume
 
-    path = find_prediction(folder, item["image"], suffix)
     truth = read_volume(item["label"], kind="label")
     labels = read_volume(path, kind="label")
     check_same_geometry(truth, labels, item["label"], path)
+    truth, labels = orient(truth), orient(labels)
     spacing = [float(step) for step in truth.pixdim]
     predictions: dict[str, Any] = {kind: np.asarray(labels[0])}
     if slices:
@@ -89,6 +94,8 @@ def evaluate_folders(
     slices: bool = False,
     suffix: str = "_seg",
     seed: int = 0,
+    depth_axis: int | str = 2,
+    depth_reversed: bool = False,
     progress: Callable[[Iterable[dict[str, Any]]], Iterable[dict[str, Any]]] | None = None,
 ) -> FolderEvaluation:
     """Score the label volumes of a folder against the truth of a cohort's section, and write the result files.
@@ -105,6 +112,8 @@ def evaluate_folders(
         slices: also score every slice of both planes of the volumes, as the papers score slices.
         suffix: what follows the scan's name in the file names.
         seed: seed of the bootstrap.
+        depth_axis: where depth runs in the files, see `grn_monai.transforms.DepthLast`.
+        depth_reversed: whether depth decreases along that axis.
         progress: wraps the list of items, for a progress bar.
 
     Returns:
@@ -114,6 +123,7 @@ def evaluate_folders(
         InputError: for a missing folder, a faulty cohort, or when no scan at all could be scored.
     """
     from grn_monai.data.cohort import datalist
+    from grn_monai.transforms import DepthLast
 
     folder = Path(predictions_dir)
     if not folder.is_dir():
@@ -123,14 +133,17 @@ def evaluate_folders(
     file = Path(cohort)
     dataset_dir, split = (file, "dataset.json") if file.is_dir() else (file.parent, file.name)
     items = datalist(dataset_dir, section, split)
-    evaluation = LayerEvaluation(seed=seed)
+    orient = DepthLast(depth_axis, depth_reversed)
+    # The planes of one label volume are that volume again.
+    evaluation = LayerEvaluation(plane_volumes=False, seed=seed)
     result = FolderEvaluation({}, [])
     for item in progress(items) if progress else items:
         scan = str(item["scan"])
         try:
             if "label" not in item:
                 raise InputError(item["image"], "no label in the cohort", "a true label volume", "Add one.")
-            _score_item(evaluation, item, folder, kind, slices, suffix)
+            path = find_prediction(folder, item["image"], suffix)
+            _score_item(evaluation, item, path, kind, slices, orient)
         except (ValueError, OSError) as error:  # InputError is a ValueError
             result.failures[scan] = str(error)
         else:

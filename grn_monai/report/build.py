@@ -9,7 +9,6 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
 from grn_monai.metrics.files import json_text, write_whole
 from grn_monai.metrics.statistics import PairedDifference
@@ -48,7 +47,7 @@ def _choose_scans(run: RunFolder, kind: str | None, count: int) -> list[tuple[tu
     if not ranked:
         return []
     last = len(ranked) - 1
-    roles = {last // 2: "median Dice", 0: "lowest Dice", last: "highest Dice"}
+    roles = {last // 2: "median Dice", 0: "lowest Dice", last: "highest Dice"} if last else {0: ""}
     picked = dict(list(roles.items())[:count])
     return [(ranked[i], picked[i]) for i in sorted(picked)]
 
@@ -57,8 +56,8 @@ def _scan_sections(run: RunFolder, kind: str | None, count: int) -> list[_ScanSe
     sections = []
     for key, role in _choose_scans(run, kind, count):
         try:
-            scan = load_scan(run.items[key], run.methods)
-        except (InputError, OSError) as error:
+            scan = load_scan(run.items[key], run.methods, *run.depth)
+        except (ValueError, OSError) as error:
             run.notes.append(f"Scan {key[1]} is not shown: {error}")
             continue
         run.notes += [f"Scan {key[1]}: {note}" for note in scan.notes]
@@ -161,6 +160,8 @@ def build_report(
     out_dir: str | PathLike[str] | None = None,
     scans: int = 3,
     seed: int = 0,
+    depth_axis: int | str | None = None,
+    depth_reversed: bool | None = None,
 ) -> Path:
     """Write `report.html` (one file, no network) and `report.json` of a run folder.
 
@@ -170,6 +171,8 @@ def build_report(
         out_dir: where to write; default `run_dir`.
         scans: how many scans to picture, 0 to 3: the median, then the worst, then the best one by mean Dice.
         seed: seed of the bootstrap intervals of the differences.
+        depth_axis: where depth runs in the files, see `grn_monai.transforms.DepthLast`; default report.yaml's, or 2.
+        depth_reversed: whether depth decreases along that axis; default report.yaml's, or False.
 
     Returns:
         The path of `report.html`. What was missing stands in its notes.
@@ -178,6 +181,10 @@ def build_report(
         InputError: if the folder holds no evaluation, or an option or the named cohort is faulty.
     """
     run = read_run(run_dir, cohort)
+    run.depth = (
+        run.depth[0] if depth_axis is None else depth_axis,
+        run.depth[1] if depth_reversed is None else depth_reversed,
+    )
     change = tables.differences(run.methods, seed)
     provenance = _provenance(run)
     html = _render(run, change, provenance, scans)

@@ -3,7 +3,7 @@
 Layout::
 
     RUN_DIR/
-      report.yaml                      optional: title, cohort, methods, scans
+      report.yaml                      optional: title, cohort, methods, scans, depth_axis, depth_reversed
       cohort/dataset.json
       METHOD/history.csv, run.json     one folder for each training
       evaluation/NAME/                 metrics.json, scans.csv, slices.csv, predictions/STEM_seg.nii.gz
@@ -31,7 +31,9 @@ __all__ = ["Method", "RunFolder", "Training", "read_run"]
 Row = dict[str, str]
 
 _TITLES = {"unet": "U-Net", "grn_plus": "GRN+ (S alone)", "grn_plus_sge": "GRN+ with SGE"}
-_OPTIONS = ("title", "cohort", "methods", "scans")
+_OPTIONS = ("title", "cohort", "methods", "scans", "depth_axis", "depth_reversed")
+_SLICE_COLUMNS = {"subject", "scan", "plane", "index", "dice_mean"}
+_SCAN_COLUMNS = {"subject", "scan", "kind", "layer", "dice"}
 
 
 @dataclass
@@ -78,6 +80,7 @@ class RunFolder:
         items: (subject, scan) to cohort item with absolute paths.
         simulated: whether the cohort says that it is simulated; None without a cohort.
         scans: scans to show, as report.yaml lists them; empty to let the report choose.
+        depth: depth axis and whether it is reversed, see `grn_monai.transforms.DepthLast`.
         notes: what is missing, for the reader.
     """
 
@@ -89,6 +92,7 @@ class RunFolder:
     items: dict[tuple[str, str], dict[str, Any]]
     simulated: bool | None
     scans: list[str] = field(default_factory=list)
+    depth: tuple[int | str, bool] = (2, False)
     notes: list[str] = field(default_factory=list)
 
 
@@ -134,16 +138,25 @@ def _method_titles(options: Mapping[str, Any], folder: Path) -> dict[str, str]:
 
 def _read_method(folder: Path, name: str, title: str, notes: list[str]) -> Method | None:
     place = folder / "evaluation" / name
-    metrics = _read_json(place / "metrics.json", notes)
+    content = _read_json(place / "metrics.json", notes)
+    metrics: dict[str, Any] = {
+        kind: v for kind, v in content.items() if isinstance(v, dict) and {"dice", "mean"} <= v.keys()
+    }
     if not metrics:
         notes.append(f"{title} is left out: evaluation/{name}/metrics.json holds no scores.")
         return None
+    metrics["conventions"] = content.get("conventions") or {}
     tables: dict[str, list[Row]] = {}
-    for table in ("slices", "scans"):
+    for table, needed in (("slices", _SLICE_COLUMNS), ("scans", _SCAN_COLUMNS)):
         try:
             tables[table] = read_rows(place / f"{table}.csv")
-        except OSError:
-            notes.append(f"{title}: evaluation/{name}/{table}.csv is missing.")
+        except (OSError, ValueError) as error:
+            reason = "is missing" if isinstance(error, FileNotFoundError) else f"could not be read ({error})"
+            notes.append(f"{title}: evaluation/{name}/{table}.csv {reason}.")
+            tables[table] = []
+        missing = sorted(needed - set(tables[table][0])) if tables[table] else []
+        if missing:
+            notes.append(f"{title}: evaluation/{name}/{table}.csv has no column {', '.join(missing)}.")
             tables[table] = []
     return Method(name, title, metrics, tables["slices"], tables["scans"], place / "predictions")
 
@@ -208,6 +221,7 @@ def read_run(folder: str | PathLike[str], cohort: str | PathLike[str] | None = N
     trainings.sort(key=lambda run: next((i for i, name in enumerate(titles) if name == run.name), len(titles)))
     run = RunFolder(place, str(options.get("title", place.resolve().name)), methods, trainings, {}, {}, None)
     run.scans = [str(scan) for scan in options.get("scans") or []]
+    run.depth = (options.get("depth_axis", 2), bool(options.get("depth_reversed", False)))
     run.notes = notes
     named = cohort if cohort is not None else options.get("cohort") and place / options["cohort"]
     _read_cohort(run, named)
@@ -219,12 +233,10 @@ def _read_cohort(run: RunFolder, named: str | PathLike[str] | None) -> None:
 
     try:
         run.cohort, _ = load_cohort(named or run.folder / "cohort")
-    except InputError:
+    except InputError as error:
         if named:
             raise
-        run.notes.append(
-            "There is no cohort/dataset.json: pictures are left out, and whether the data are simulated is not known."
-        )
+        run.notes.append(f"No cohort, so no pictures, and whether the data are simulated is not known: {error}")
         return
     for section in SECTIONS:
         for item in run.cohort[section]:

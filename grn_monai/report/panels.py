@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -74,45 +74,52 @@ def _window(volume: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     return np.clip(scaled, 0, 1).astype(np.float32)
 
 
-def load_scan(item: dict[str, Any], methods: Sequence[Method]) -> ScanVolumes:
+def load_scan(
+    item: dict[str, Any], methods: Sequence[Method], depth_axis: int | str = 2, depth_reversed: bool = False
+) -> ScanVolumes:
     """Read a scan, its truth and every method's labels; what cannot be read becomes a note.
 
     Args:
         item: cohort item with absolute paths.
         methods: evaluations whose predictions to read.
+        depth_axis: where depth runs in the files, see `grn_monai.transforms.DepthLast`.
+        depth_reversed: whether depth decreases along that axis.
 
     Returns:
-        The volumes.
+        The volumes, in the scan frame.
 
     Raises:
         InputError: if the scan itself cannot be read.
     """
-    from grn_monai.data.volume import check_same_geometry, read_volume
+    from grn_monai.data.volume import check_same_geometry, read_volume, scan_name
+    from grn_monai.transforms import DepthLast
 
+    orient = DepthLast(depth_axis, depth_reversed)
     image = read_volume(item["image"])
-    x, y, z = (float(step) for step in image.pixdim)
-    scan = ScanVolumes(_window(np.asarray(image[0])), None, {}, {}, (x, y, z), [])
+    oriented: Any = orient(image)
+    x, y, z = (float(step) for step in oriented.pixdim)
+    scan = ScanVolumes(_window(np.asarray(oriented[0])), None, {}, {}, (x, y, z), [])
 
-    def labels(path: str | Path) -> Labels:
-        volume = read_volume(path, kind="label")
+    def read(path: str | Path, kind: Literal["image", "label"]) -> npt.NDArray[Any]:
+        volume = read_volume(path, kind=kind)
         check_same_geometry(image, volume, item["image"], path)
-        return np.asarray(volume[0])
+        return np.asarray(orient(volume)[0])
 
     try:
-        scan.truth = labels(item["label"]) if item.get("label") else None
+        scan.truth = read(item["label"], "label") if item.get("label") else None
     except (ValueError, OSError) as error:
         scan.notes.append(f"Truth: {error}")
     for method in methods:
         try:
-            scan.predictions[method.name] = labels(find_prediction(method.predictions, item["image"]))
+            scan.predictions[method.name] = read(find_prediction(method.predictions, item["image"]), "label")
         except (ValueError, OSError) as error:
             scan.notes.append(f"{method.title}: {error}")
-        try:
-            path = find_prediction(method.predictions, item["image"], "_enhanced")
-            if "_enhanced" in path.name:
-                scan.enhanced[method.name] = _window(np.asarray(read_volume(path)[0]))
-        except (ValueError, OSError):
-            pass  # Only methods with a generator write one.
+        enhanced = method.predictions / f"{scan_name(item['image'])}_enhanced.nii.gz"
+        if enhanced.is_file():  # only methods with a generator write one
+            try:
+                scan.enhanced[method.name] = _window(read(enhanced, "image"))
+            except (ValueError, OSError) as error:
+                scan.notes.append(f"{method.title}: {error}")
     return scan
 
 

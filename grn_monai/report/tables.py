@@ -76,10 +76,15 @@ def _interval(ci: Sequence[float] | None, what: str, signed: bool = False) -> tu
     return (f"{what} {low} to {high}",)
 
 
-def _dice_cell(scores: Mapping[str, Any] | None) -> Cell:
+def _unit(kind: str) -> str:
+    """What a row of that kind is, for the label of its interval."""
+    return "slices" if kind == "slice" else "scans"
+
+
+def _dice_cell(scores: Mapping[str, Any] | None, unit: str) -> Cell:
     if not scores:
         return Cell("–")
-    below = _interval(scores.get("ci"), "rows") + _interval(scores.get("subject_ci"), "subjects")
+    below = _interval(scores.get("ci"), unit) + _interval(scores.get("subject_ci"), "subjects")
     return Cell(_percent(scores["mean"]), below)
 
 
@@ -120,10 +125,10 @@ def differences(methods: Sequence[Method], seed: int = 0) -> dict[str, dict[str,
     return out
 
 
-def _difference_cell(difference: PairedDifference | None) -> Cell:
+def _difference_cell(difference: PairedDifference | None, unit: str) -> Cell:
     if difference is None:
         return Cell("–")
-    below = _interval(difference.ci, "rows", True) + _interval(difference.subject_ci, "subjects", True)
+    below = _interval(difference.ci, unit, True) + _interval(difference.subject_ci, "subjects", True)
     return Cell(f"{100 * difference.mean:+.1f}".replace("-", "−"), below)
 
 
@@ -132,7 +137,7 @@ def plane_table(methods: Sequence[Method]) -> Table | None:
     kinds = [kind for kind in KINDS if kind != "slice" and any(kind in method.metrics for method in methods)]
     if not {"sagittal", "transverse"} & set(kinds):
         return None
-    rows = [(method.title, [_dice_cell(method.metrics.get(kind)) for kind in kinds]) for method in methods]
+    rows = [(method.title, [_dice_cell(method.metrics.get(kind), "scans") for kind in kinds]) for method in methods]
     return Table([KINDS[kind] for kind in kinds], rows)
 
 
@@ -145,10 +150,10 @@ def overall_table(methods: Sequence[Method], change: Mapping[str, Mapping[str, P
     columns = [KINDS[kind] for kind in kinds] + [f"Difference, {short[kind]}" for kind in shared]
     rows = []
     for method in methods:
-        cells = [_dice_cell(method.metrics.get(kind)) for kind in kinds]
+        cells = [_dice_cell(method.metrics.get(kind), _unit(kind)) for kind in kinds]
         found = change.get(method.name, {})
         first = method is methods[0]
-        cells += [Cell("reference") if first else _difference_cell(found.get(kind)) for kind in shared]
+        cells += [Cell("reference") if first else _difference_cell(found.get(kind), _unit(kind)) for kind in shared]
         rows.append((method.title, cells))
     return Table(columns, rows)
 
@@ -174,7 +179,7 @@ def layer_table(methods: Sequence[Method], kind: str) -> Table | None:
     values = [[*(m.metrics[kind]["dice"].get(n) for n in _NAMES), m.metrics[kind]["mean"]] for m in having]
     rows = []
     for method, row, marks in zip(having, values, _mark_best(values), strict=True):
-        cis = [method.metrics[kind].get("dice_ci", {}).get(name) for name in _NAMES] + [method.metrics[kind]["ci"]]
+        cis = [method.metrics[kind].get("dice_ci", {}).get(name) for name in _NAMES] + [method.metrics[kind].get("ci")]
         cells = [
             Cell(_percent(value), tuple(f"±{100 * (ci[1] - ci[0]) / 2:.1f}" for ci in [ci] if ci), mark)
             for value, ci, mark in zip(row, cis, marks, strict=True)
@@ -194,7 +199,7 @@ def distance_table(methods: Sequence[Method], kind: str) -> list[tuple[str, Tabl
         rows = []
         for method, row, marks in zip(having, values, _mark_best(values, lowest=True), strict=True):
             scores = method.metrics[kind]
-            missing = [scores["n_missing"].get(n, 0) if key != "thickness_error_mm" else 0 for n in _NAMES]
+            missing = [scores.get("n_missing", {}).get(n, 0) if key != "thickness_error_mm" else 0 for n in _NAMES]
             missing.append(sum(missing))
             cells = [
                 Cell("–" if v is None else f"{v:.2f}", (f"{n} missing",) if n else (), mark)

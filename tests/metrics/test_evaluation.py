@@ -68,6 +68,13 @@ def test_volume_summary(evaluation: LayerEvaluation, cases: list, kind: str) -> 
     assert set(summary["n_missing"].values()) == {0}
 
 
+def test_planes_as_volumes_can_be_left_out(cases: list) -> None:
+    subject, scan, truth, predictions = cases[0]
+    done = LayerEvaluation(surface_distances=False, plane_volumes=False)
+    done.add(subject, scan, truth, predictions, SPACING)
+    assert set(done.summary()) == {"slice", "volume", "decoded"}
+
+
 def test_missing_and_absent_layers_are_counted() -> None:
     truth = layered_truth(0)
     truth[truth == 1] = 2  # no dermis in the truth ...

@@ -63,9 +63,20 @@ def test_slices_and_monai_folders(folders: tuple[Path, Path], tmp_path: Path) ->
     (folders[1] / "a_1").mkdir()
     path.rename(folders[1] / "a_1" / path.name)  # where MONAI's SaveImage puts it by default
     result = evaluate_folders(*folders, tmp_path / "out", slices=True, kind="volume")
-    assert set(result.summary) == {"slice", "volume", "sagittal", "transverse"}
+    assert set(result.summary) == {"slice", "volume"}
     assert result.summary["slice"]["n"] == 3 * (14 + 12)
-    assert result.summary["sagittal"]["mean"] == result.summary["volume"]["mean"]
+
+
+def test_depth_first_files_score_the_same(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    straight = evaluate_folders(*folders, tmp_path / "straight", slices=True).summary
+    for folder in (folders[0] / "images", folders[0] / "labels", folders[1]):
+        for path in folder.iterdir():
+            turned = np.moveaxis(np.asarray(nib.load(path).dataobj), 2, 0)[::-1]
+            save(path, np.ascontiguousarray(turned), (SPACING[2], *SPACING[:2]))
+    turned = evaluate_folders(*folders, tmp_path / "turned", slices=True, depth_axis=0, depth_reversed=True).summary
+    assert turned["slice"]["dice"] == pytest.approx(straight["slice"]["dice"])
+    for column in ("hd95_mm", "thickness_error_mm"):
+        assert turned["decoded"][column] == pytest.approx(straight["decoded"][column], rel=1e-5)
 
 
 def test_goes_on_past_bad_scans(folders: tuple[Path, Path], tmp_path: Path) -> None:
