@@ -17,8 +17,10 @@ from grn_monai.labels import LAYERS
 
 __all__ = ["OrderedLayers", "OrderedLayersd", "decode_ordered"]
 
-_CHUNK_VOXELS = {"cpu": 2**19}  # working arrays that stay in the cache of a core; measured
-_CHUNK_VOXELS_ELSEWHERE = 2**23
+# A-lines at a time, over all states. On a CPU, below torch's grain size of 32768: the many small steps then run on one
+# thread without waiting for others, and stay in its cache. Elsewhere, as many as a modest memory allows.
+_CHUNK_STATES = {"cpu": 28_000}
+_CHUNK_STATES_ELSEWHERE = 2**19
 
 
 def _decode_lines(log_p: torch.Tensor) -> torch.Tensor:
@@ -91,7 +93,7 @@ def decode_ordered(
     lines = flat.shape[1]
     dtype = torch.float64 if flat.dtype == torch.float64 else torch.float32
     labels = torch.empty((lines, depth), dtype=torch.uint8, device=flat.device)
-    chunk = max(1, _CHUNK_VOXELS.get(flat.device.type, _CHUNK_VOXELS_ELSEWHERE) // max(depth, 1))
+    chunk = max(1, _CHUNK_STATES.get(flat.device.type, _CHUNK_STATES_ELSEWHERE) // (classes + 1))
     for start in range(0, lines, chunk):
         part = flat[:, start : start + chunk]
         log_p = torch.empty((depth, classes, part.shape[1]), dtype=dtype, device=flat.device)

@@ -110,7 +110,7 @@ def test_long_lines_in_float32_agree_with_float64() -> None:
 def test_depth_dim_and_chunks(depth_dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     p = random_probabilities((7, 9, 10, 11), 2)
     expected = decode_ordered(p.movedim(depth_dim, -1)).movedim(-1, depth_dim)
-    monkeypatch.setitem(decode_ordered.__globals__["_CHUNK_VOXELS"], "cpu", 64)
+    monkeypatch.setitem(decode_ordered.__globals__["_CHUNK_STATES"], "cpu", 64)
     assert torch.equal(decode_ordered(p, depth_dim), expected)
 
 
