@@ -85,13 +85,17 @@ def _evaluate(options: argparse.Namespace) -> int:
     for kind, scores in result.summary.items():
         low_high = "" if not scores["subject_ci"] else " (subjects {:.3f} to {:.3f})".format(*scores["subject_ci"])
         print(f"{kind}: mean Dice {scores['mean']:.3f}{low_high}, N = {scores['n']}")
-    print(f"{len(result.scans)} scans scored, results in {options.out}")
+    print(f"{_scans(len(result.scans))} scored, results in {options.out}")
     if not result.failures:
         return OK
-    print(f"{len(result.failures)} scans failed:", file=sys.stderr)
+    print(f"{_scans(len(result.failures))} failed:", file=sys.stderr)
     for scan, reason in result.failures.items():
         print(f"  {scan}: {reason}", file=sys.stderr)
     return SOME_FAILED
+
+
+def _scans(count: int) -> str:
+    return "1 scan" if count == 1 else f"{count} scans"
 
 
 def _add_report(commands: Any) -> None:

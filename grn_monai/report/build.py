@@ -14,7 +14,7 @@ from grn_monai.metrics.files import json_text, write_whole
 from grn_monai.metrics.statistics import PairedDifference
 from grn_monai.report import figures, tables
 from grn_monai.report.load import RunFolder, read_run
-from grn_monai.report.palette import ERROR_COLOUR, LAYER_COLOURS
+from grn_monai.report.palette import ERROR_COLOUR, LAYER_COLOURS, method_colours
 from grn_monai.report.panels import PlaneView, load_scan, plane_view
 
 __all__ = ["build_report"]
@@ -124,6 +124,8 @@ def _render(run: RunFolder, change: Mapping[str, Any], provenance: Mapping[str, 
         if key in ("slice", "volume", "decoded") and (table := tables.layer_table(run.methods, key))
     ]
     scans = _scan_sections(run, kind, count)
+    # One map for both plots: a training has the colour of the evaluation of its name.
+    colours = method_colours(list(dict.fromkeys([m.name for m in run.methods] + [t.name for t in run.trainings])))
     environment = Environment(
         loader=PackageLoader("grn_monai.report"),
         autoescape=True,
@@ -141,10 +143,10 @@ def _render(run: RunFolder, change: Mapping[str, Any], provenance: Mapping[str, 
         planes=tables.plane_table(run.methods),
         layers=layers,
         distances=tables.distance_table(run.methods, kind) if kind else [],
-        dice_figure=figures.dice_figure(run.methods, kind) if kind else None,
+        dice_figure=figures.dice_figure(run.methods, kind, colours) if kind else None,
         scan_table=tables.scan_table(run.methods, kind) if kind else None,
         scans=scans,
-        curves=figures.training_figures(run.trainings),
+        curves=figures.training_figures(run.trainings, colours),
         legend=[(LAYER_NAMES[label], colour) for label, colour in LAYER_COLOURS.items()],
         error_colour=ERROR_COLOUR,
         facts={training.title: _facts(training.record) for training in run.trainings if training.record},

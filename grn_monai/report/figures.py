@@ -15,7 +15,6 @@ from grn_monai.labels import LAYER_NAMES, LAYERS
 from grn_monai.measure.thickness import thickness_map
 from grn_monai.metrics.statistics import cluster_bootstrap_ci
 from grn_monai.report.load import Method, Training
-from grn_monai.report.palette import method_colours
 from grn_monai.report.panels import ScanVolumes
 
 if TYPE_CHECKING:
@@ -90,12 +89,13 @@ def _subplots(rows: int, columns: int, width: float, height: float) -> tuple[Fig
 
 
 @_styled
-def dice_figure(methods: Sequence[Method], kind: str) -> str | None:
+def dice_figure(methods: Sequence[Method], kind: str, colours: Mapping[str, str]) -> str | None:
     """Dice of each layer and method: a dot for each scan, the mean, and its subject-level bootstrap interval.
 
     Args:
         methods: evaluations, in order.
         kind: kind of volume.
+        colours: method name to colour.
 
     Returns:
         SVG text, or None if no scan has been scored.
@@ -104,7 +104,6 @@ def dice_figure(methods: Sequence[Method], kind: str) -> str | None:
     having = [m for m in methods if any(row["kind"] == kind for row in m.scans)]
     if not having:
         return None
-    colours = method_colours([m.name for m in methods])
     figure, grid = _subplots(1, 1, 9, 3.2)
     axes: Axes = grid[0, 0]
     width = 0.8 / len(having)
@@ -150,16 +149,16 @@ _COLUMN_TITLES = {
 
 
 @_styled
-def training_figures(trainings: Sequence[Training]) -> list[tuple[str, str]]:
+def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) -> list[tuple[str, str]]:
     """Curves over the epochs of all trainings: losses, validation and gradient norms, one plot each.
 
     Args:
         trainings: in the order of the legend.
+        colours: training name to colour.
 
     Returns:
         (title, SVG text) of each plot that has data.
     """
-    colours = method_colours([run.name for run in trainings])
     plots = []
     for title, label, columns, log in _CURVES:
         lines = [(run, c) for run in trainings for c in columns if np.isfinite(run.history.get(c, np.array([]))).any()]

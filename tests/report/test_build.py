@@ -70,7 +70,7 @@ def test_page_is_whole_and_self_contained(run_dir: Path) -> None:
 
 
 def test_report_json_repeats_the_metrics(run_dir: Path) -> None:
-    build_report(run_dir)
+    build_report(run_dir, scans=0)
     report = json.loads((run_dir / "report.json").read_text(), parse_constant=pytest.fail)
     assert report["simulated"] is True
     assert list(report["methods"]) == ["unet", "grn_plus", "grn_plus_sge"]
@@ -83,7 +83,7 @@ def test_report_json_repeats_the_metrics(run_dir: Path) -> None:
 
 
 def test_paired_difference_to_the_first(run_dir: Path) -> None:
-    build_report(run_dir)
+    build_report(run_dir, scans=0)
     methods = json.loads((run_dir / "report.json").read_text())["methods"]
     assert methods["unet"]["difference_to_first"] == {}
     for name in ("grn_plus", "grn_plus_sge"):
@@ -121,7 +121,8 @@ def test_only_shared_scans_are_paired(run_dir: Path) -> None:
         ("evaluation/grn_plus/scans.csv", "scans.csv is missing"),
         ("evaluation/unet/predictions", "no label volume of scan"),
         ("cohort", "is not known"),
-        ("cohort/images/b_1.nii.gz", None),
+        ("cohort/images/b_1.nii.gz", "Scan b_1 is not shown"),
+        ("cohort/labels/b_1.nii.gz", "Scan b_1: Truth"),
         ("unet/history.csv", "no training curves"),
         ("unet/run.json", "run.json is missing"),
         ("grn_plus", None),
@@ -130,7 +131,9 @@ def test_only_shared_scans_are_paired(run_dir: Path) -> None:
 def test_missing_parts_become_notes(run_dir: Path, gone: str, note: str | None) -> None:
     path = run_dir / gone
     shutil.rmtree(path) if path.is_dir() else path.unlink()
-    page = Page(build_report(run_dir).read_text())
+    if "b_1" in gone or "predictions" in gone:
+        (run_dir / "report.yaml").write_text("scans: [b_1]")
+    page = Page(build_report(run_dir, scans=0).read_text())
     assert page.open == []
     assert "U-Net" in page.text
     if note:
@@ -138,21 +141,26 @@ def test_missing_parts_become_notes(run_dir: Path, gone: str, note: str | None) 
 
 
 @pytest.mark.parametrize(
-    ("path", "content"),
+    ("path", "content", "note"),
     [
-        ("evaluation/unet/slices.csv", "a,b\n1,2\n"),
-        ("evaluation/unet/scans.csv", "\x00"),
-        ("evaluation/unet/metrics.json", '{"slice": 3}'),
-        ("evaluation/unet/predictions/a_1_seg.nii.gz", "no volume"),
-        ("evaluation/grn_plus_sge/predictions/a_1_enhanced.nii.gz", "no volume"),
-        ("unet/history.csv", "epoch,train_loss\n1,not a number\n"),
-        ("unet/run.json", "{"),
-        ("cohort/dataset.json", "{"),
+        ("evaluation/unet/slices.csv", "a,b\n1,2\n", "slices.csv has no column"),
+        ("evaluation/unet/scans.csv", "subject,scan,kind\na,1,decoded\n", "scans.csv has no column dice, layer"),
+        ("evaluation/unet/metrics.json", '{"slice": 3}', "is left out"),
+        ("evaluation/unet/predictions/a_1_seg.nii.gz", "no volume", "cannot be decoded"),
+        ("evaluation/grn_plus_sge/predictions/a_1_enhanced.nii.gz", "no volume", "cannot be decoded"),
+        ("unet/history.csv", "epoch,train_loss\n1,not a number\n", None),
+        ("unet/run.json", "{", "could not be read"),
+        ("cohort/dataset.json", "{", "no valid JSON"),
     ],
 )
-def test_damaged_parts_become_notes(run_dir: Path, path: str, content: str) -> None:
+def test_damaged_parts_become_notes(run_dir: Path, path: str, content: str, note: str | None) -> None:
     (run_dir / path).write_text(content)
-    assert Page(build_report(run_dir).read_text()).open == []
+    if "a_1" in path:
+        (run_dir / "report.yaml").write_text("scans: [a_1]")
+    page = Page(build_report(run_dir, scans=0).read_text())
+    assert page.open == []
+    if note:
+        assert note in page.text
 
 
 def test_cohort_unknown_is_not_called_real(run_dir: Path) -> None:
@@ -213,7 +221,7 @@ def test_out_dir_and_determinism(run_dir: Path, tmp_path: Path) -> None:
 
 
 def test_ids_are_unique_where_they_are_linked(run_dir: Path) -> None:
-    html = build_report(run_dir).read_text()
+    html = build_report(run_dir, scans=2).read_text()
     targets = set(re.findall(r'(?:href="#|url\(#)([^")]+)', html))
     ids = Page(html).ids
     assert targets <= set(ids)
