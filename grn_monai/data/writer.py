@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import uuid
+from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import nibabel as nib
 from monai.data import NibabelWriter
 from monai.data.image_writer import logger
+from monai.utils import convert_to_numpy
 
 from grn_monai.errors import InputError
 
@@ -52,6 +54,21 @@ class AtomicNibabelWriter(NibabelWriter):
         finally:
             with contextlib.suppress(OSError):  # where the folder itself is at fault, it is named above
                 temporary.unlink(missing_ok=True)
+
+    def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
+        """As in ``NibabelWriter``; without resampling the affine is taken as it is.
+
+        MONAI 1.6.1 goes through its resampler all the same, which takes a volume without channel axis for
+        two-dimensional and then calls an affine that permutes the axes singular.
+        """
+        if resample:
+            super().set_metadata(meta_dict, resample, **options)
+            return
+        _, affine, _ = self.get_meta_info(meta_dict)
+        self.affine = convert_to_numpy(affine)
+        self.data_obj: Any = convert_to_numpy(self.data_obj)
+        if self.output_dtype is None:
+            self.output_dtype = self.data_obj.dtype
 
     @classmethod
     def create_backend_obj(cls, *args: Any, **kwargs: Any) -> nib.Nifti1Image:

@@ -26,14 +26,22 @@ def save(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
-def save_itk(path: Path, array: np.ndarray, compress: bool = False, vector: bool = False) -> Path:
-    """Writes ``array`` (X, Y, Z) with an oblique LPS geometry that no NIfTI default would give."""
+def save_itk(
+    path: Path, array: np.ndarray, compress: bool = False, vector: bool = False, permuted: bool = False
+) -> Path:
+    """Writes ``array`` (X, Y, Z) with an oblique LPS geometry that no NIfTI default would give.
+
+    With ``permuted``, the voxel axes run near the world's second, third and first axis instead, one of them backwards.
+    """
     image = sitk.GetImageFromArray(np.moveaxis(array, (0, 1, 2), (2, 1, 0)), isVector=vector)
     image.SetSpacing((0.3, 0.4, 0.5))
     image.SetOrigin((-7.0, 11.0, 5.0))
     turn = sitk.Euler3DTransform()
     turn.SetRotation(0.1, -0.2, 0.3)
-    image.SetDirection(turn.GetMatrix())
+    direction = np.array(turn.GetMatrix()).reshape(3, 3)
+    if permuted:
+        direction = direction @ np.array([[0, 0, -1], [1, 0, 0], [0, 1, 0]])
+    image.SetDirection(direction.ravel())
     sitk.WriteImage(image, str(path), compress)
     return path
 

@@ -23,9 +23,10 @@ def saver(folder: Path, **kwargs: object) -> SaveImage:
     return SaveImage(folder, resample=False, output_ext=".nii.gz", writer=AtomicNibabelWriter, **{**options, **kwargs})
 
 
+@pytest.mark.parametrize("permuted", [False, True])
 @pytest.mark.parametrize("name", ["scan.nii", "scan.nii.gz", "scan.mha", "scan.mhd", "scan.nrrd"])
-def test_saved_label_lies_where_the_scan_lies(tmp_path: Path, name: str) -> None:
-    source = save_itk(tmp_path / name, grey())
+def test_saved_label_lies_where_the_scan_lies(tmp_path: Path, name: str, permuted: bool) -> None:
+    source = save_itk(tmp_path / name, grey(), permuted=permuted)
     scan = read_volume(source)
     label = scan.new_tensor(np.arange(scan.numel()).reshape(scan.shape) % 7).to(torch.uint8)
     SaveImaged(
@@ -64,6 +65,15 @@ def test_header_states_codes_unit_and_exact_affine(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.affine, scan.affine.numpy().astype(np.float32))
     np.testing.assert_allclose(image.header.get_zooms(), (0.3, 0.4, 0.5), rtol=1e-6)
     np.testing.assert_allclose(image.header.get_qform(), image.affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (1, 0, 2), (2, 0, 1), (2, 1, 0)])
+def test_axis_permutations_without_tilt(tmp_path: Path, order: tuple[int, int, int]) -> None:
+    affine = np.eye(4)
+    affine[:3, :3] = np.diag([0.25, -0.5, 0.75])[:, order]  # numbers that float32 holds exactly
+    scan = read_volume(save(tmp_path / "scan.nii.gz", grey(), affine))
+    saver(tmp_path)(scan.to(torch.uint8))
+    np.testing.assert_array_equal(nib.load(tmp_path / "scan_pred.nii.gz").affine, affine)
 
 
 def test_grey_values_keep_their_type(tmp_path: Path) -> None:

@@ -78,18 +78,28 @@ class Threshold(torch.nn.Module):
     [
         ({"depth_axis": 0}, 0, 1),
         ({"depth_axis": 1, "depth_reversed": True}, 1, -1),
-        ({"depth_axis": "S"}, 2, 1),
-        ({"depth_axis": "I"}, 2, -1),
+        ({"depth_axis": 2}, 2, 1),
+        ({"depth_axis": 2, "depth_reversed": True}, 2, -1),
     ],
 )
-@pytest.mark.parametrize("name", ["scan.mha", "scan.nii.gz"])
-def test_layers_land_on_their_voxels(tmp_path: Path, name: str, depth: dict, axis: int, sense: int) -> None:
+@pytest.mark.parametrize(("name", "permuted"), [("scan.mha", False), ("scan.nii.gz", True)])
+def test_layers_land_on_their_voxels(
+    tmp_path: Path, name: str, permuted: bool, depth: dict, axis: int, sense: int
+) -> None:
     grid = np.indices((10, 12, 14))
     bright = grid[axis] >= 5 if sense > 0 else grid[axis] < 5  # bright is the deeper part
-    source = save_itk(tmp_path / name, np.where(bright, 220, 30).astype(np.uint8))
+    source = save_itk(tmp_path / name, np.where(bright, 220, 30).astype(np.uint8), permuted=permuted)
     written, _ = segment(source, tmp_path / "out", depth, Threshold())
     same_grid(written, source)
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(written))).T, np.where(bright, 2, 1))
+
+
+@pytest.mark.parametrize(
+    ("permuted", "letter", "axis", "sense"),
+    [(False, "S", 2, 1), (False, "I", 2, -1), (True, "P", 0, 1), (True, "A", 0, -1), (True, "R", 2, 1)],
+)
+def test_anatomical_direction_of_depth(tmp_path: Path, permuted: bool, letter: str, axis: int, sense: int) -> None:
+    test_layers_land_on_their_voxels(tmp_path, "scan.nrrd", permuted, {"depth_axis": letter}, axis, sense)
 
 
 def test_real_ultrasound(tmp_path: Path) -> None:
