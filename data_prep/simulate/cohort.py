@@ -67,7 +67,9 @@ def simulate_cohort(out: Path, settings: Settings, workers: int = 1, progress: b
         for _ in _run(out, settings, todo, workers):
             bar.update()
     if todo or not (out / "preview.png").is_file():
-        write_preview([(scan.name, *_paths(out, scan)) for scan in plan], out / "preview.png")
+        # One scan of each subject shows more than two of one.
+        shown = [scan for scan in plan if scan.number == 1]
+        write_preview([(scan.name, *_paths(out, scan)) for scan in shown], out / "preview.png")
     write_json(out / _COHORT_FILE, _dataset(settings, plan))
     return todo
 
@@ -137,8 +139,9 @@ def _run(out: Path, settings: Settings, todo: list[Scan], workers: int) -> Itera
                 "Run the same command with fewer --workers; finished scans are kept.",
             ) from error
         finally:
-            # After an error or Ctrl-C, do not start what is still waiting.
-            pool.shutdown(wait=False, cancel_futures=True)
+            # After an error or Ctrl-C, do not start what is still waiting. Waiting here matters: leaving the
+            # `with` block calls shutdown again, which would take the cancelling back.
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 @contextmanager

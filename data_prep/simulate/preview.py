@@ -34,9 +34,17 @@ def write_preview(scans: Sequence[tuple[str, Path, Path]], out: Path) -> None:
     """
     picks = np.unique(np.linspace(0, len(scans) - 1, min(_MAX_SCANS, len(scans))).round().astype(int))
     shown = [scans[i] for i in picks]
-    figure = Figure(figsize=(2.1 * len(shown), 11.8), layout="constrained")
+    # Fixed margins in inches: a layout engine would draw everything twice.
+    width, height = 0.8 + 2.0 * max(len(shown), 2), 12.4
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(4, len(shown), squeeze=False)
+    axes = figure.subplots(
+        4, len(shown), squeeze=False,
+        gridspec_kw={
+            "left": 0.7 / width, "right": 1 - 0.1 / width, "bottom": 0.75 / height, "top": 1 - 0.3 / height,
+            "wspace": 0.08, "hspace": 0.04,
+        },
+    )  # fmt: skip
     for column, (name, image_path, label_path) in enumerate(shown):
         image, label = nib.load(image_path), nib.load(label_path)
         dx, dy, dz = (float(d) for d in image.header.get_zooms()[:3])
@@ -53,10 +61,10 @@ def write_preview(scans: Sequence[tuple[str, Path, Path]], out: Path) -> None:
                 if column == 0:
                     ax.set_ylabel(f"{plane}\ndepth in mm", fontsize=8)
                 else:
-                    ax.set_yticklabels([])
+                    ax.set_yticks([])
         axes[0, column].set_title(name, fontsize=8)
     handles = [Patch(color=_COLOURS[value], label=name) for value, name in LAYER_NAMES.items() if value]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_bytes(out, buffer.getvalue())

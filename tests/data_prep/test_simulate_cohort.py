@@ -18,6 +18,7 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.simulate.cohort import simulate_cohort
+from data_prep.simulate.scan import simulate_scan
 from data_prep.simulate.settings import Settings, plan_scans, share_out
 from grn_monai.data.cohort import read_cohort
 from grn_monai.errors import InputError
@@ -115,26 +116,34 @@ class TestDeterminismAndResume:
         assert {p.name for p in touched} == {p.name for p in gone}
         assert simulate_cohort(cohort, SETTINGS, progress=False) == []
 
-    def test_killed_run_goes_on(self, tmp_path: Path) -> None:
-        out = tmp_path / "killed"
-        argv = ["simulate", "--out", str(out), "--subjects", "4", "--scans", "12", "--shape", "24", "24", "48"]
-        command = [sys.executable, "-m", "data_prep", *argv, "--workers", "1"]
-        process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-        try:
-            deadline = time.monotonic() + 60
-            while len(list(out.glob("images/*.nii.gz"))) < 2 and time.monotonic() < deadline:
-                time.sleep(0.005)
-        finally:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+    @pytest.mark.parametrize(("number", "workers"), [(signal.SIGKILL, "1"), (signal.SIGINT, "2")])
+    def test_stopped_run_goes_on(self, tmp_path: Path, number: signal.Signals, workers: str) -> None:
+        out = tmp_path / "stopped"
+        argv = ["simulate", "--out", str(out), "--subjects", "4", "--scans", "16", "--shape", "48", "48", "96"]
+        command = [sys.executable, "-m", "data_prep", *argv, "--workers", workers]
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        deadline = time.monotonic() + 60
+        while not list(out.glob("images/*.nii.gz")) and time.monotonic() < deadline:
+            time.sleep(0.005)
+        process.send_signal(number)
+        _, message = process.communicate(timeout=60)
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            assert message.endswith("stopped; the same command goes on from here\n")
+            assert "Traceback" not in message
         there = list(out.glob("images/*.nii.gz"))
-        assert 2 <= len(there) < 12
+        # With SIGINT, the scans that the two workers have in hand or next in line are finished.
+        assert 1 <= len(there) < 16
         assert not (out / "dataset.json").exists()
         for path in there:
-            assert nib.load(path).get_fdata().shape == (24, 24, 48)
+            assert np.asarray(nib.load(path).dataobj).shape == (48, 48, 96)
         assert main([*argv, "--workers", "1"]) == 0
-        assert main(["simulate", "--out", str(tmp_path / "whole"), *argv[3:], "--workers", "1"]) == 0
-        assert digests(out) == digests(tmp_path / "whole")
+        assert len(read_cohort(out)["training"]) == 8
+        for scan in plan_scans(Settings((2, 1, 1), (8, 4, 4), (48, 48, 96)))[::5]:
+            image, label, _ = simulate_scan(Settings(shape=(48, 48, 96)), scan.subject, scan.number)
+            for folder, data in (("images", image), ("labels", label)):
+                stored = nib.load(out / folder / f"{scan.name}.nii.gz")
+                assert (np.asarray(stored.dataobj) == data).all()
 
     def test_other_options_do_not_mix(self, cohort: Path) -> None:
         before = digests(cohort)
