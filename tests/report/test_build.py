@@ -113,54 +113,55 @@ def test_only_shared_scans_are_paired(run_dir: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gone", "note"),
+    "gone",
     [
-        ("evaluation/grn_plus", None),
-        ("evaluation/grn_plus/metrics.json", "is left out"),
-        ("evaluation/grn_plus/slices.csv", "slices.csv is missing"),
-        ("evaluation/grn_plus/scans.csv", "scans.csv is missing"),
-        ("evaluation/unet/predictions", "no label volume of scan"),
-        ("cohort", "is not known"),
-        ("cohort/images/b_1.nii.gz", "Scan b_1 is not shown"),
-        ("cohort/labels/b_1.nii.gz", "Scan b_1: Truth"),
-        ("unet/history.csv", "no training curves"),
-        ("unet/run.json", "run.json is missing"),
-        ("grn_plus", None),
+        {"evaluation/grn_plus": None, "grn_plus": None, "evaluation/grn_plus_sge": None},
+        {"evaluation/grn_plus/metrics.json": "is left out", "unet/history.csv": "no training curves"},
+        {"evaluation/grn_plus/slices.csv": "slices.csv is missing", "unet/run.json": "run.json is missing"},
+        {"evaluation/grn_plus/scans.csv": "scans.csv is missing", "cohort": "is not known"},
+        {"evaluation/unet/predictions": "no label volume of scan", "cohort/labels/b_1.nii.gz": "Scan b_1: Truth"},
+        {"cohort/images/b_1.nii.gz": "Scan b_1 is not shown"},
     ],
+    ids=lambda gone: next(iter(gone)),
 )
-def test_missing_parts_become_notes(run_dir: Path, gone: str, note: str | None) -> None:
-    path = run_dir / gone
-    shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if "b_1" in gone or "predictions" in gone:
+def test_missing_parts_become_notes(run_dir: Path, gone: dict[str, str | None]) -> None:
+    for name in gone:
+        path = run_dir / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if any("b_1" in name for name in gone):
         (run_dir / "report.yaml").write_text("scans: [b_1]")
     page = Page(build_report(run_dir, scans=0).read_text())
     assert page.open == []
     assert "U-Net" in page.text
-    if note:
-        assert note in page.text
+    assert [note for note in gone.values() if note and note not in page.text] == []
 
 
 @pytest.mark.parametrize(
-    ("path", "content", "note"),
+    "damaged",
     [
-        ("evaluation/unet/slices.csv", "a,b\n1,2\n", "slices.csv has no column"),
-        ("evaluation/unet/scans.csv", "subject,scan,kind\na,1,decoded\n", "scans.csv has no column dice, layer"),
-        ("evaluation/unet/metrics.json", '{"slice": 3}', "is left out"),
-        ("evaluation/unet/predictions/a_1_seg.nii.gz", "no volume", "cannot be decoded"),
-        ("evaluation/grn_plus_sge/predictions/a_1_enhanced.nii.gz", "no volume", "cannot be decoded"),
-        ("unet/history.csv", "epoch,train_loss\n1,not a number\n", None),
-        ("unet/run.json", "{", "could not be read"),
-        ("cohort/dataset.json", "{", "no valid JSON"),
+        {
+            "evaluation/unet/slices.csv": ("a,b\n1,2\n", "slices.csv has no column"),
+            "evaluation/grn_plus/scans.csv": ("subject,scan,kind\na,1,volume\n", "no column dice, layer"),
+            "unet/history.csv": ("epoch,train_loss\n1,not a number\n", "U-Net"),
+            "unet/run.json": ("{", "could not be read"),
+            "cohort/dataset.json": ("{", "no valid JSON"),
+        },
+        {
+            "evaluation/grn_plus/metrics.json": ('{"slice": 3}', "is left out"),
+            "evaluation/unet/predictions/a_1_seg.nii.gz": ("no volume", "U-Net: "),
+            "evaluation/grn_plus_sge/predictions/a_1_enhanced.nii.gz": ("no volume", "GRN+ with SGE: "),
+        },
     ],
+    ids=["tables", "volumes"],
 )
-def test_damaged_parts_become_notes(run_dir: Path, path: str, content: str, note: str | None) -> None:
-    (run_dir / path).write_text(content)
-    if "a_1" in path:
+def test_damaged_parts_become_notes(run_dir: Path, damaged: dict[str, tuple[str, str]]) -> None:
+    for name, (content, _) in damaged.items():
+        (run_dir / name).write_text(content)
+    if any("a_1" in name for name in damaged):
         (run_dir / "report.yaml").write_text("scans: [a_1]")
     page = Page(build_report(run_dir, scans=0).read_text())
     assert page.open == []
-    if note:
-        assert note in page.text
+    assert [note for _, note in damaged.values() if note not in page.text] == []
 
 
 def test_cohort_unknown_is_not_called_real(run_dir: Path) -> None:
