@@ -29,6 +29,8 @@ class AtomicNibabelWriter(NibabelWriter):
     its writer in a RuntimeError that quotes it.
     """
 
+    output_dtype: Any
+
     def write(self, filename: str | PathLike[str], verbose: bool = False, **obj_kwargs: Any) -> None:
         """Writes the volume that ``set_data_array`` and ``set_metadata`` were given.
 

@@ -125,6 +125,15 @@ def test_each_volume_is_decoded_once_and_only_when_needed(data: list, decodes: l
     assert len(slices.cache._open) == 2
 
 
+def test_worker_that_waited_for_another_does_not_decode_again(data: list, decodes: list[str], tmp_path: Path) -> None:
+    slices = SliceDataset(data, cache_dir=tmp_path / "cache", **AXIS)
+    slices[0]
+    slices.cache._fill(data[0]["image"], "image", slices.cache.entry(data[0]["image"], "image"))
+    assert len(decodes) == 2
+    with pytest.raises(InputError, match=r"gone\.nii: found no such file"):
+        slices.cache.entry(tmp_path / "gone.nii", "image")
+
+
 def test_entries_follow_source_and_options(data: list, decodes: list[str], tmp_path: Path) -> None:
     options = {"cache_dir": tmp_path / "cache", "size": None}
     before = SliceDataset(data[:1], **options)[0]["image"]

@@ -142,3 +142,20 @@ def test_save_image_quotes_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with pytest.raises(RuntimeError, match=r"Permission denied.*Make the folder"):
         saver(tmp_path / "out")(scan)
     assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_resampling_on_request_is_monais(tmp_path: Path) -> None:
+    out = AtomicNibabelWriter(output_dtype=None)
+    out.set_data_array(torch.arange(64.0).reshape(1, 4, 4, 4), channel_dim=0)
+    coarse, fine = np.eye(4), np.diag([0.5, 1, 1, 1])
+    out.set_metadata({"affine": coarse, "original_affine": fine, "spatial_shape": (7, 4, 4)}, mode="nearest")
+    out.write(tmp_path / "a.nii")
+    image = nib.load(tmp_path / "a.nii")
+    assert image.shape == (7, 4, 4)
+    np.testing.assert_array_equal(image.affine, fine)
+
+
+def test_type_of_the_data_is_the_default(tmp_path: Path) -> None:
+    scan = read_volume(save(tmp_path / "scan.nii.gz", grey())).to(torch.int16)
+    saver(tmp_path, output_dtype=None)(scan)
+    assert nib.load(tmp_path / "scan_pred.nii.gz").get_data_dtype() == np.int16
