@@ -100,13 +100,9 @@ def load_cohort(path: str | PathLike[str]) -> tuple[dict[str, Any], Path]:
     try:
         cohort = json.loads(file.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            file, f"no valid JSON ({error})", "a JSON object", "Mend the file's syntax."
-        ) from error
+        raise InputError(file, f"no valid JSON ({error})", "a JSON object", "Mend the file's syntax.") from error
     if not isinstance(cohort, dict):
-        raise InputError(
-            file, f"a JSON {type(cohort).__name__}", "a JSON object", "Use the decathlon layout."
-        )
+        raise InputError(file, f"a JSON {type(cohort).__name__}", "a JSON object", "Use the decathlon layout.")
 
     missing = [key for key in ("training", "labels") if key not in cohort]
     if missing:
@@ -121,9 +117,7 @@ def load_cohort(path: str | PathLike[str]) -> tuple[dict[str, Any], Path]:
     for section in SECTIONS:
         items = cohort.get(section, [])
         if not isinstance(items, list):
-            raise InputError(
-                file, f"{section!r} is a {type(items).__name__}", "a list of items", "Make it a list."
-            )
+            raise InputError(file, f"{section!r} is a {type(items).__name__}", "a list of items", "Make it a list.")
         cohort[section] = [_absolute(item, base, file, section) for item in items]
     return cohort, file
 
