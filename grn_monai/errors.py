@@ -38,7 +38,7 @@ def find_input_error(error: BaseException | None) -> InputError | None:
 
 
 def report_input_errors() -> None:
-    """Let this process end on an ``InputError`` with its message alone and exit code 2, without a traceback.
+    """Let this process end on an ``InputError`` with its message alone (exit code 1), without a traceback.
 
     The bundles call it first, since ``monai.bundle`` shows every error as a long chain. Other errors keep their
     traceback.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from .cache import VolumeCache
 from .cohort import datalist, read_cohort
+from .scans import ScanDataset, scan_list
 from .selection import select_labelled
 from .slices import SliceDataset
 from .volume import EXTENSIONS, VolumeHeader, check_same_geometry, read_header, read_volume, scan_name
@@ -12,6 +13,7 @@ from .writer import AtomicNibabelWriter
 __all__ = [
     "EXTENSIONS",
     "AtomicNibabelWriter",
+    "ScanDataset",
     "SliceDataset",
     "VolumeCache",
     "VolumeHeader",
@@ -20,6 +22,7 @@ __all__ = [
     "read_cohort",
     "read_header",
     "read_volume",
+    "scan_list",
     "scan_name",
     "select_labelled",
 ]

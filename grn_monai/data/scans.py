@@ -10,12 +10,10 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from grn_monai.data.cohort import datalist
+from grn_monai.data.volume import EXTENSIONS
 from grn_monai.errors import InputError, find_input_error
 
-__all__ = ["SCAN_SUFFIXES", "ScanDataset", "scan_list"]
-
-SCAN_SUFFIXES = (".nii", ".nii.gz", ".mha", ".mhd", ".nrrd", ".nhdr")
-"""File endings that are taken as scans."""
+__all__ = ["ScanDataset", "scan_list"]
 
 
 def scan_list(
@@ -40,12 +38,12 @@ def scan_list(
     if (path / split).is_file():
         return datalist(path, section, split)
     if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.name.lower().endswith(SCAN_SUFFIXES) and p.name[0] != ".")
+        files = sorted(p for p in path.iterdir() if p.name.lower().endswith(EXTENSIONS) and p.name[0] != ".")
         if not files:
             raise InputError(
                 path,
                 f"neither {split} nor a scan",
-                f"a cohort folder, or scans that end in {', '.join(SCAN_SUFFIXES)}",
+                f"a cohort folder, or scans that end in {', '.join(EXTENSIONS)}",
                 "Give the folder that holds the scans, or one file.",
             )
         return [{"image": str(p)} for p in files]

@@ -148,6 +148,7 @@ class ResumeHandler:
         path: the checkpoint file.
         modules: networks (and other objects with ``state_dict``/``load_state_dict``), by name.
         evaluator: the validator whose best metric belongs to the state.
+        identity: what makes the run what it is (data, seed, options). A checkpoint of another is refused.
         resume: if true and the file exists, the run goes on from it.
         interval: epochs between two saves.
     """
@@ -157,12 +158,14 @@ class ResumeHandler:
         path: str | os.PathLike[str],
         modules: Mapping[str, Any],
         evaluator: Engine | None = None,
+        identity: Mapping[str, Any] | None = None,
         resume: bool = True,
         interval: int = 1,
     ) -> None:
         self.path = Path(path)
         self.modules = dict(modules)
         self.evaluator = evaluator
+        self.identity = {k: str(v) for k, v in (identity or {}).items()}
         self.resume = resume
         self.interval = interval
 
@@ -182,6 +185,7 @@ class ResumeHandler:
             "modules": {k: v.state_dict() for k, v in self.modules.items()},
             "optimizers": {k: v.state_dict() for k, v in self._optimizers(engine).items()},
             "trainer": dict(engine.state_dict()),
+            "identity": self.identity,
         }
         if self.evaluator is not None:
             best = self.evaluator.state
@@ -200,6 +204,11 @@ class ResumeHandler:
         if not self.resume or not self.path.is_file():
             return
         state = load_checkpoint(self.path, map_location=engine.state.device)
+        mend = "Use another output_dir, delete the file, or give `resume: false`."
+        saved = state.get("identity", {})
+        other = [f"{k} {saved.get(k)!r}, now {v!r}" for k, v in self.identity.items() if saved.get(k) != v]
+        if other:
+            raise InputError(self.path, f"a checkpoint of another run ({'; '.join(other)})", "one of this run", mend)
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
@@ -210,7 +219,7 @@ class ResumeHandler:
                 self.path,
                 f"a checkpoint of another configuration ({str(error).splitlines()[0][:200]})",
                 "a checkpoint of this run",
-                "Use another output_dir, delete the file, or give `resume: false`.",
+                mend,
             ) from error
         # The number of epochs is the new run's to choose: a finished run can be trained on.
         trainer = {
@@ -223,3 +232,6 @@ class ResumeHandler:
             self.evaluator.state.best_metric = state["evaluator"]["best_metric"]
             self.evaluator.state.best_metric_epoch = state["evaluator"]["best_metric_epoch"]
         logger.info("resumed from %s after epoch %d", self.path, engine.state.epoch)
+        if any(getattr(m, "stopped", False) for m in self.modules.values()):
+            logger.info("the run had ended early: nothing is left to train")
+            engine.terminate()

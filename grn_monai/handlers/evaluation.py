@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from monai.data.meta_tensor import MetaTensor
+from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 
 from grn_monai.data.volume import scan_name
@@ -28,7 +29,6 @@ class LayerEvaluationHandler:
 
     Args:
         output_dir: folder of ``metrics.json``, ``scans.csv`` and ``slices.csv``.
-        num_classes: classes with background.
         surface_distances: also HD95 and ASD, which take most of the time.
         seed: seed of the bootstrap.
     """
@@ -52,24 +52,25 @@ class LayerEvaluationHandler:
 
     def _score(self, engine: Engine) -> None:
         output, batch = engine.state.output, engine.state.batch
+        image = output["image"]
+        # Indexing a batched MetaTensor changes the meta that it shares with the others, so plain tensors here.
+        volumes = {k: v.as_tensor() for k, v in output.items()}
         decoded = []
-        for i in range(len(output["image"])):
-            fused = output["pred"][i]
+        for i, fused in enumerate(volumes["pred"]):
             decoded.append(self.decode(fused))
-            image, label = output["image"][i], output["label"][i]
-            name = scan_name(image.meta["filename_or_obj"])
+            name = scan_name(image.meta["filename_or_obj"][i])
             self.evaluation.add(
                 subject=_entry(batch, "subject", i, name),
                 scan=_entry(batch, "scan", i, name),
-                truth=_labels(label[0]),
+                truth=_labels(volumes["label"][i, 0]),
                 predictions={
-                    "slice": {plane: _labels(output[plane][i].argmax(0)) for plane in ("sagittal", "transverse")},
+                    "slice": {plane: _labels(volumes[plane][i].argmax(0)) for plane in ("sagittal", "transverse")},
                     "volume": _labels(fused.argmax(0)),
                     "decoded": _labels(decoded[-1][0]),
                 },
-                spacing=[float(s) for s in image.pixdim],
+                spacing=affine_to_spacing(image.affine[i]).tolist(),
             )
-        output["decoded"] = torch.stack(decoded) if len(decoded) > 1 else decoded[0][None]
+        output["decoded"] = MetaTensor(torch.stack(decoded)).copy_meta_from(output["pred"])
 
     def _write(self, engine: Engine) -> None:
         if self.evaluation.scans:
@@ -81,5 +82,4 @@ def _entry(batch: Mapping[str, Any], key: str, index: int, default: str) -> str:
 
 
 def _labels(x: torch.Tensor) -> torch.Tensor:
-    x = x.as_tensor() if isinstance(x, MetaTensor) else x
     return x.to(torch.uint8).cpu()

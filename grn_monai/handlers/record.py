@@ -195,6 +195,10 @@ class RunRecord:
     def _started(self, engine: Engine) -> None:
         self._start = time.time()
         self.record |= provenance()
+        if engine.state.epoch and self.path.is_file():  # resumed: what the parts before did is not lost
+            before = json.loads(self.path.read_text())
+            keep = ("started", "first_epoch", "status", "seconds", "epochs", "iterations", "command")
+            self.record["earlier"] = [*before.pop("earlier", []), {k: before.get(k) for k in keep}]
         if self._parser is not None:
             self.record["config"] = self._parser.get()
             self.record["resolved"] = {

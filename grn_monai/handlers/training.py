@@ -71,6 +71,11 @@ class EarlyStop(EarlyStopHandler):
         self.set_trainer(engine)
         super().attach(engine)
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the patience is used up."""
+        return self._handler is not None and self._handler.counter >= self.patience
+
     def state_dict(self) -> dict[str, Any]:
         """Counter and best score."""
         return dict(self._handler.state_dict())
