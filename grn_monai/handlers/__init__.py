@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoint import BestCheckpointSaver, ResumeHandler, load_model, save_atomic
+from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, load_model, save_atomic
 from .evaluation import LayerEvaluationHandler
 from .record import HistoryHandler, RunRecord, log_epoch, prints, provenance, scalars
 from .training import EarlyStop, SeedEpochs
@@ -12,6 +12,7 @@ __all__ = [
     "EarlyStop",
     "HistoryHandler",
     "LayerEvaluationHandler",
+    "ModelLoader",
     "ResumeHandler",
     "RunRecord",
     "SeedEpochs",

@@ -14,7 +14,7 @@ from monai.handlers import CheckpointSaver
 
 from grn_monai.errors import InputError
 
-__all__ = ["BestCheckpointSaver", "ResumeHandler", "load_model", "save_atomic"]
+__all__ = ["BestCheckpointSaver", "ModelLoader", "ResumeHandler", "load_model", "save_atomic"]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +91,31 @@ def load_model(
             "Give the options (such as base_channels) that the model was trained with, or another `ckpt_path`.",
         ) from error
     return network
+
+
+class ModelLoader:
+    """Fill a network from a checkpoint when an evaluator starts; see ``load_model`` for what is refused.
+
+    MONAI's ``CheckpointLoader`` fills what fits and leaves the rest at its random start.
+
+    Args:
+        path: checkpoint file.
+        network: the network to fill.
+        key: the entry of the checkpoint that holds the weights.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], network: torch.nn.Module, key: str = "model") -> None:
+        self.path = path
+        self.network = network
+        self.key = key
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the evaluator."""
+        engine.add_event_handler(Events.STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Load the weights."""
+        load_model(self.path, self.network, self.key, engine.state.device)
 
 
 class BestCheckpointSaver(CheckpointSaver):

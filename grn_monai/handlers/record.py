@@ -70,7 +70,7 @@ class HistoryHandler:
     def __init__(self, path: str | os.PathLike[str], evaluator: Engine | None = None) -> None:
         self.path = Path(path)
         self.evaluator = evaluator
-        self.rows: list[dict[str, Any]] = []
+        self.rows: list[dict[str, Any]] | None = None
         self._sums: dict[str, Any] = {}
         self._count = 0
         self._start = 0.0
@@ -84,12 +84,15 @@ class HistoryHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self._epoch_completed)
 
     def _started(self, engine: Engine) -> None:
-        self.rows = []
-        if engine.state.epoch and self.path.is_file():
-            with open(self.path, newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= engine.state.epoch]
+        self.rows = None
 
     def _epoch_started(self, engine: Engine) -> None:
+        if self.rows is None:
+            # Not at STARTED: a resumed run gets its epoch there, perhaps from a handler attached after this one.
+            self.rows = []
+            if engine.state.epoch > 1 and self.path.is_file():
+                with open(self.path, newline="") as file:
+                    self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) < engine.state.epoch]
         self._sums, self._count, self._start = {}, 0, time.perf_counter()
 
     def _iteration(self, engine: Engine) -> None:
@@ -113,14 +116,14 @@ class HistoryHandler:
         row |= {("train_loss" if k == "loss" else k): float(v) / self._count for k, v in self._sums.items()}
         if self.evaluator is not None:
             row |= {k: float(v) for k, v in self.evaluator.state.metrics.items()}
-        self.rows.append(row)
+        rows = self.rows = [*(self.rows or []), row]
         if engine.state.rank == 0:
-            names = list(dict.fromkeys(key for r in self.rows for key in r))
+            names = list(dict.fromkeys(key for r in rows for key in r))
 
             def write(file: Any) -> None:
                 writer = csv.DictWriter(file, names)
                 writer.writeheader()
-                writer.writerows(self.rows)
+                writer.writerows(rows)
 
             _replace(self.path, write)
 

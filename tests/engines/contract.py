@@ -111,7 +111,7 @@ class TrainerContract:
         trainer.run()
         n = trainer.state.iteration
         assert n == 3
-        assert {e: fired.count(e) for e in fired} == {e: n for e in (*MONAI_EVENTS, *self.stage_events)}
+        assert {e: fired.count(e) for e in fired} == dict.fromkeys((*MONAI_EVENTS, *self.stage_events), n)
         monai_events = [e for e in fired if e in MONAI_EVENTS]
         assert monai_events == list(MONAI_EVENTS) * n
 

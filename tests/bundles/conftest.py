@@ -1,0 +1,69 @@
+"""A small simulated cohort and one training of each bundle, shared by the tests of this folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from monai.bundle import ConfigWorkflow, create_workflow
+
+from data_prep.simulate.cohort import simulate_cohort
+from data_prep.simulate.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+BUNDLES = ("us_layers_grn_plus", "us_layers_supervised")
+SMALL: dict[str, Any] = {"slice_size": [32, 32], "device": "cpu", "epochs": 2, "batch_size": 8}
+
+
+@contextmanager
+def inside(folder: Path) -> Iterator[None]:
+    before = Path.cwd()
+    os.chdir(folder)
+    try:
+        yield
+    finally:
+        os.chdir(before)
+
+
+def workflow(bundle: str, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:
+    """The workflow that `python -m monai.bundle run` builds in the bundle's folder."""
+    folder = ROOT / "bundles" / bundle
+    return create_workflow(
+        config_file=[str(folder / "configs" / f"{name}.yaml") for name in configs],
+        workflow_type=workflow_type,
+        bundle_root=str(folder),
+        meta_file=str(folder / "configs" / "metadata.json"),
+        logging_file=str(folder / "configs" / "logging.conf"),
+        **overrides,
+    )
+
+
+def run(bundle: str, *configs: str, **overrides: Any) -> ConfigWorkflow:
+    flow = workflow(bundle, *configs, **overrides)
+    flow.run()
+    flow.finalize()
+    return flow
+
+
+@pytest.fixture(scope="session")
+def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cohort")
+    simulate_cohort(
+        folder, Settings(split=(2, 1, 2), split_scans=(2, 1, 2), shape=(20, 16, 40), seed=3), workers=1, progress=False
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Output folder of a short training of each bundle."""
+    folders = {}
+    for bundle in BUNDLES:
+        folders[bundle] = tmp_path_factory.mktemp(bundle)
+        extra = {"base_channels": 4} if "grn" in bundle else {}
+        run(bundle, "train", dataset_dir=str(cohort), output_dir=str(folders[bundle]), **SMALL, **extra)
+    return folders
