@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from grn_monai.errors import InputError
+from grn_monai.files import write_whole
 
-__all__ = ["make_folder", "relative_items", "write_bytes", "write_json", "write_nifti"]
+__all__ = ["make_folder", "relative_items", "write_json", "write_nifti"]
 
 _GZIP_LEVEL = 4  # speckle hardly compresses: level 9 takes three times as long for 1 % less
 
@@ -36,16 +37,9 @@ def make_folder(path: Path) -> None:
         raise InputError(path, found, "a folder you may write to", "Choose another folder.") from error
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write to a temporary name in the same folder, then rename: a killed run leaves no half file."""
-    part = path.with_name(f".{path.name}.part")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Write indented UTF-8 JSON."""
-    write_bytes(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+    write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
 def write_nifti(path: Path, data: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
@@ -64,7 +58,7 @@ def write_nifti(path: Path, data: NDArray[np.uint8], affine: NDArray[np.float64]
     # Without fixed name and time, gzip's header would differ between runs.
     with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=_GZIP_LEVEL, mtime=0) as file:
         file.write(image.to_bytes())
-    write_bytes(path, buffer.getvalue())
+    write_whole(path, buffer.getvalue())
 
 
 def relative_items(items: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

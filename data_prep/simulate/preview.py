@@ -14,14 +14,13 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from data_prep.files import write_bytes
-from grn_monai.labels import LAYER_NAMES
+from grn_monai.files import write_whole
+from grn_monai.labels import LAYER_COLOURS, LAYER_NAMES
 
 __all__ = ["write_preview"]
 
 _MAX_SCANS = 6
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-_COLOURS = ("#000000", "#E69F00", "#56B4E9", "#F0E442", "#009E73", "#D55E00", "#CC79A7")
+_COLOURS = ("#000000", *LAYER_COLOURS.values())
 
 
 def write_preview(scans: Sequence[tuple[str, Path, Path]], out: Path) -> None:
@@ -67,7 +66,7 @@ def write_preview(scans: Sequence[tuple[str, Path, Path]], out: Path) -> None:
     figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    write_bytes(out, buffer.getvalue())
+    write_whole(out, buffer.getvalue())
 
 
 def _draw(ax: Any, grey: np.ndarray, classes: np.ndarray | None, width: float, depth: float) -> None:

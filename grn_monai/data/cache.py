@@ -8,7 +8,6 @@ import hashlib
 import os
 import shutil
 import tempfile
-import uuid
 from collections import OrderedDict
 from collections.abc import Iterator
 from os import PathLike
@@ -21,6 +20,7 @@ import torch
 
 from grn_monai.data.volume import read_volume
 from grn_monai.errors import InputError
+from grn_monai.files import replacing
 from grn_monai.labels import NUM_CLASSES
 from grn_monai.transforms.depth import DepthLast
 from grn_monai.transforms.echo import echo_range, scale_echo
@@ -144,22 +144,17 @@ class VolumeCache:
         return volume
 
     def _fill(self, path: str | PathLike[str], kind: Literal["image", "label"], entry: Path) -> None:
-        temporary = entry.with_name(f"{entry.name}.{uuid.uuid4().hex}")
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             with self._lock(entry):
                 if entry.exists():  # another worker was faster
                     return
                 array = self._decode(path, kind)
-                with open(temporary, "wb") as file:
+                with replacing(entry) as temporary, open(temporary, "wb") as file:
                     np.save(file, array)
-                os.replace(temporary, entry)
         except OSError as err:
             mend = "Free space on the disk, or set cache_dir to another folder."
             raise InputError(self.folder, f"that writing fails ({err})", "a writable cache folder", mend) from err
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _lock(self, entry: Path) -> Iterator[None]:

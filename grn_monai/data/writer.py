@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import uuid
 from collections.abc import Mapping
 from os import PathLike
 from pathlib import Path
@@ -16,6 +13,7 @@ from monai.data.image_writer import logger
 from monai.utils import convert_to_numpy
 
 from grn_monai.errors import InputError
+from grn_monai.files import replacing
 
 __all__ = ["AtomicNibabelWriter"]
 
@@ -43,19 +41,14 @@ class AtomicNibabelWriter(NibabelWriter):
             InputError: the folder is missing or not writable, or the disk is full.
         """
         path = Path(filename)
-        # The ending has to stay: by it, nibabel knows whether to compress.
-        temporary = path.with_name(f".{uuid.uuid4().hex}-{path.name}")
         try:
-            super().write(temporary, **obj_kwargs)
-            os.replace(temporary, path)
+            with replacing(path) as temporary:
+                super().write(temporary, **obj_kwargs)
             if verbose:
                 logger.info(f"wrote: {path}")
         except OSError as err:
             mend = "Make the folder, free space on the disk, or choose another output folder."
             raise InputError(path, f"that writing fails ({err})", "a writable folder with free space", mend) from err
-        finally:
-            with contextlib.suppress(OSError):  # where the folder itself is at fault, it is named above
-                temporary.unlink(missing_ok=True)
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
         """As in ``NibabelWriter``; without resampling the affine is taken as it is.

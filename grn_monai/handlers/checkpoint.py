@@ -13,6 +13,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 
 from grn_monai.errors import InputError
+from grn_monai.files import replacing
 
 __all__ = ["BestCheckpointSaver", "ModelLoader", "ResumeHandler", "load_model", "save_atomic"]
 
@@ -21,14 +22,8 @@ logger = logging.getLogger(__name__)
 
 def save_atomic(obj: Any, path: str | os.PathLike[str]) -> None:
     """``torch.save`` to a temporary name in the same folder, then rename: a kill leaves the old file or the new."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         torch.save(obj, temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> dict[str, Any]:

@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,8 @@ from ignite.engine import Engine, Events
 from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
 from monai.handlers import StatsHandler, TensorBoardStatsHandler
+
+from grn_monai.files import replacing, write_whole
 
 __all__ = ["HistoryHandler", "RunRecord", "log_epoch", "prints", "provenance", "scalars"]
 
@@ -43,17 +45,6 @@ def log_epoch(engine: Engine) -> None:
     values = {**scalars(engine.state.output), **engine.state.metrics}
     text = "  ".join(f"{k} {v:.4f}" for k, v in values.items() if isinstance(v, float))
     engine.logger.info("epoch %d/%d  %s", engine.state.epoch, engine.state.max_epochs, text)
-
-
-def _replace(path: Path, write: Callable[[Any], None]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(temporary, "w", newline="") as file:
-            write(file)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class HistoryHandler:
@@ -119,13 +110,10 @@ class HistoryHandler:
         rows = self.rows = [*(self.rows or []), row]
         if engine.state.rank == 0:
             names = list(dict.fromkeys(key for r in rows for key in r))
-
-            def write(file: Any) -> None:
+            with replacing(self.path) as temporary, open(temporary, "w", newline="") as file:
                 writer = csv.DictWriter(file, names)
                 writer.writeheader()
                 writer.writerows(rows)
-
-            _replace(self.path, write)
 
 
 def _git_state() -> dict[str, Any] | None:
@@ -236,8 +224,7 @@ class RunRecord:
 
     def _write(self, engine: Engine) -> None:
         if engine.state.rank == 0:
-            text = json.dumps(self.record, indent=2, default=str)
-            _replace(self.path, lambda file: file.write(text + "\n"))
+            write_whole(self.path, json.dumps(self.record, indent=2, default=str) + "\n")
 
 
 def prints(handler: Any) -> bool:

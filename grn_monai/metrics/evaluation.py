@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grn_monai.files import write_whole
 from grn_monai.labels import LAYERS
 from grn_monai.measure.thickness import thickness_map
-from grn_monai.metrics.files import csv_text, json_text, write_whole
+from grn_monai.metrics.files import csv_text, json_text
 from grn_monai.metrics.overlap import PLANE_AXES, dice_from_counts, joint_counts
 from grn_monai.metrics.summary import CONVENTIONS, LAYER_KEYS, summarise_scans, summarise_slices
 from grn_monai.metrics.surface import surface_scores

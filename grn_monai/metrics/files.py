@@ -1,4 +1,4 @@
-"""Result files: written whole or not at all, JSON without NaN, CSV with typed columns."""
+"""Texts of result files: JSON without NaN, CSV with typed columns."""
 
 from __future__ import annotations
 
@@ -8,33 +8,11 @@ import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-__all__ = ["csv_text", "json_text", "read_rows", "write_whole"]
-
-
-def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:
-    """Write a file under a temporary name in its folder, then rename it, so that no reader sees half a file.
-
-    Args:
-        path: target file; its folder is made if missing.
-        content: text (UTF-8) or bytes.
-
-    Returns:
-        The path written.
-    """
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_bytes(content.encode("utf-8") if isinstance(content, str) else content)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return target
+__all__ = ["csv_text", "json_text", "read_rows"]
 
 
 def _plain(value: Any) -> Any:

@@ -9,8 +9,9 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from grn_monai.files import write_whole
 from grn_monai.labels import LAYER_NAMES
-from grn_monai.metrics.files import json_text, write_whole
+from grn_monai.metrics.files import json_text
 from grn_monai.metrics.statistics import PairedDifference
 from grn_monai.report import figures, tables
 from grn_monai.report.load import RunFolder, read_run

@@ -7,15 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from grn_monai.labels import LAYERS
+from grn_monai.labels import LAYER_COLOURS, LAYERS
 
 __all__ = ["ERROR_COLOUR", "LAYER_COLOURS", "layer_lut", "method_colours"]
-
-# Okabe and Ito (2008), ordered so that neighbours along an A-line differ in lightness as well as in hue.
-LAYER_COLOURS: dict[int, str] = dict(
-    zip(LAYERS, ("#CC79A7", "#F0E442", "#D55E00", "#56B4E9", "#009E73", "#0072B2"), strict=True)
-)
-"""Layer label to its colour."""
 
 ERROR_COLOUR = "#FF4D4D"
 """Marks voxels where prediction and truth differ, over a grey scan."""

@@ -61,7 +61,7 @@ class BundleContract:
         assert list((folder / "tensorboard").glob("events*"))
         for name in ("models/model.pt", "checkpoint.pt"):
             torch.load(folder / name, weights_only=True)
-        assert not list(folder.rglob("*.tmp"))
+        assert not list(folder.rglob(".*"))
 
     def test_a_finished_run_is_not_trained_again_but_can_go_on(
         self, trained: dict, cohort: Path, tmp_path: Path
