@@ -40,13 +40,13 @@ format: setup ## mend what ruff can mend
 # run it on your own scans (docs: README.md, "Your own scans").
 OUT ?= runs/demo
 COHORT ?=
-FRACTION ?= 0.17
-EPOCHS ?= 20
+FRACTION ?= 0.25
+EPOCHS ?= 12
 SLICE ?= 128
 SEED ?= 0
 BASE ?= 20
 DEPTH ?= 2
-SIMULATE ?= --subjects 16 --scans 22 --split 6 2 8 --split-scans 10 2 10 --shape 96 96 192
+SIMULATE ?= --subjects 26 --scans 26 --split 16 2 8 --split-scans 16 2 8 --shape 96 96 192
 WORKERS ?= 2
 
 DEMO_COHORT = $(if $(COHORT),$(abspath $(COHORT)),$(abspath $(OUT))/cohort)
@@ -78,9 +78,10 @@ demo: setup ## simulate, train U-Net and GRN+, segment, evaluate, report (COHORT
 	$(BIN)/grn-monai report $(DEMO_OUT) --cohort $(DEMO_COHORT)
 	@echo "Look at $(OUT)/report.html"
 
-bench: setup ## measure speed (JSON in benchmarks/results)
+bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)
 	$(PY) -m benchmarks.training_step --out benchmarks/results/training_step.json
 	$(PY) -m benchmarks.inference --out benchmarks/results/inference.json
+	$(PY) -m benchmarks.readme
 
 clean: ## remove .venv and caches (runs/ stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build

@@ -13,28 +13,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from grn_monai.errors import InputError
 from grn_monai.files import write_whole
 
-__all__ = ["make_folder", "relative_items", "write_json", "write_nifti"]
+__all__ = ["relative_items", "write_json", "write_nifti"]
 
 _GZIP_LEVEL = 4  # speckle hardly compresses: level 9 takes three times as long for 1 % less
-
-
-def make_folder(path: Path) -> None:
-    """Create a folder and see that files can be written there.
-
-    Raises:
-        InputError: it cannot be created or written to.
-    """
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        probe = path / f".write-test-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        found = f"a place that cannot be written to ({error.strerror})"
-        raise InputError(path, found, "a folder you may write to", "Choose another folder.") from error
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -6,11 +6,12 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import make_folder, relative_items, write_json
+from data_prep.files import relative_items, write_json
 from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, read_cohort
 from grn_monai.data.selection import select_labelled
 from grn_monai.data.volume import read_header
 from grn_monai.errors import InputError
+from grn_monai.files import make_folder
 
 __all__ = ["assign_subjects", "slice_counts", "split_cohort", "write_split"]
 

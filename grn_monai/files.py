@@ -8,7 +8,26 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["replacing", "write_whole"]
+from grn_monai.errors import InputError
+
+__all__ = ["make_folder", "replacing", "write_whole"]
+
+
+def make_folder(path: str | os.PathLike[str]) -> None:
+    """Create a folder and see that files can be written there.
+
+    Raises:
+        InputError: it cannot be created or written to.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        probe = path / f".write-test-{os.getpid()}"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        found = f"a place that cannot be written to ({error.strerror})"
+        raise InputError(path, found, "a folder you may write to", "Choose another folder.") from error
 
 
 @contextlib.contextmanager
@@ -17,13 +36,19 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     The temporary file lies in the same folder (made if missing) and keeps the endings of the name, by which some
     writers choose the format. After an error or a kill, the old file or none is there, never half a new one.
+
+    Raises:
+        InputError: the file cannot be written there.
     """
     target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, target)
+    except OSError as error:
+        mend = "Free space on the disk, or choose another output folder."
+        raise InputError(target, f"that writing fails ({error})", "a writable folder with free space", mend) from error
     finally:
         with contextlib.suppress(OSError):  # where the folder itself is at fault, the error of the writing says so
             temporary.unlink(missing_ok=True)

@@ -12,7 +12,6 @@ from monai.data import NibabelWriter
 from monai.data.image_writer import logger
 from monai.utils import convert_to_numpy
 
-from grn_monai.errors import InputError
 from grn_monai.files import replacing
 
 __all__ = ["AtomicNibabelWriter"]
@@ -38,17 +37,13 @@ class AtomicNibabelWriter(NibabelWriter):
             obj_kwargs: passed to ``create_backend_obj``.
 
         Raises:
-            InputError: the folder is missing or not writable, or the disk is full.
+            InputError: the folder is not writable, or the disk is full.
         """
         path = Path(filename)
-        try:
-            with replacing(path) as temporary:
-                super().write(temporary, **obj_kwargs)
-            if verbose:
-                logger.info(f"wrote: {path}")
-        except OSError as err:
-            mend = "Make the folder, free space on the disk, or choose another output folder."
-            raise InputError(path, f"that writing fails ({err})", "a writable folder with free space", mend) from err
+        with replacing(path) as temporary:
+            super().write(temporary, **obj_kwargs)
+        if verbose:
+            logger.info(f"wrote: {path}")
 
     def set_metadata(self, meta_dict: Mapping[str, Any] | None, resample: bool = True, **options: Any) -> None:
         """As in ``NibabelWriter``; without resampling the affine is taken as it is.

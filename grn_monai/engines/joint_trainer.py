@@ -103,6 +103,8 @@ class JointTrainer(SupervisedTrainer):
             raise ValueError(f'segmentor_update must be "joint" or "alternate", got {segmentor_update!r}.')
         if stages not in (1, 2):
             raise ValueError(f"stages must be 1 or 2, got {stages!r}.")
+        if stages == 1 and segmentor_update == "alternate":
+            raise ValueError('stages=1 with segmentor_update="alternate" would never step the segmentor. Use "joint".')
         if accumulation_steps != 1:
             raise ValueError(
                 f"{type(self).__name__} steps several optimizers in one iteration and does not accumulate "

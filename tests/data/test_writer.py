@@ -122,14 +122,18 @@ def test_interruption_leaves_no_temporary_file(tmp_path: Path, monkeypatch: pyte
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("folder", ["missing", "a_file"])
-def test_bad_folder_is_named(tmp_path: Path, folder: str) -> None:
+def test_a_missing_folder_is_made(tmp_path: Path) -> None:
+    writer().write(tmp_path / "new" / "label.nii.gz")
+    assert [p.name for p in (tmp_path / "new").iterdir()] == ["label.nii.gz"]
+
+
+def test_bad_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "a_file").touch()
-    path = tmp_path / folder / "label.nii.gz"
+    path = tmp_path / "a_file" / "label.nii.gz"
     with pytest.raises(InputError) as info:
         writer().write(path)
     assert str(path) in str(info.value)
-    assert "Make the folder" in info.value.mend
+    assert "choose another output folder" in info.value.mend
 
 
 def test_save_image_quotes_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +143,7 @@ def test_save_image_quotes_the_error(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
 
     monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(RuntimeError, match=r"Permission denied.*Make the folder"):
+    with pytest.raises(RuntimeError, match=r"Permission denied.*choose another output folder"):
         saver(tmp_path / "out")(scan)
     assert list((tmp_path / "out").iterdir()) == []
 

@@ -212,6 +212,7 @@ def test_generated_image_is_detached_and_metatensors_are_taken(batch: dict) -> N
     [
         ({"segmentor_update": "both"}, "segmentor_update.*'both'"),
         ({"stages": 3}, "stages must be 1 or 2"),
+        ({"stages": 1, "segmentor_update": "alternate"}, "never step the segmentor"),
     ],
 )
 def test_bad_options(options: dict, words: str) -> None:

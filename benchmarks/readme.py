@@ -1,0 +1,122 @@
+"""Write the tables of the README from measured results, so that no number there is typed by hand.
+
+    python -m benchmarks.readme                    # from benchmarks/results/*.json
+    python -m benchmarks.readme --demo runs/demo   # take over the demo's report first
+
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from grn_monai.files import write_whole
+from grn_monai.labels import LAYER_NAMES, LAYERS
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+KINDS = {"slice": "slices", "sagittal": "one plane", "volume": "fused", "decoded": "decoded"}
+
+
+def short_report(report: dict[str, Any]) -> dict[str, Any]:
+    """What the README needs of a report.json."""
+    keep = ("title", "dice", "mean", "ci", "subject_ci", "n", "n_subjects", "n_scans", "hd95_mm_mean", "asd_mm_mean")
+    methods = {
+        name: {
+            "title": m.get("title", name),
+            **{
+                k: {x: m[k][x] for x in (*keep, "thickness_error_mm_mean") if x in m[k]}
+                for k in m
+                if isinstance(m[k], dict) and "dice" in m[k]
+            },
+        }
+        for name, m in report["methods"].items()
+    }
+    return {"simulated": report["simulated"], "methods": methods}
+
+
+def _interval(ci: list[float] | None) -> str:
+    return "" if ci is None else f" ({100 * ci[0]:.1f}–{100 * ci[1]:.1f})"
+
+
+def demo_table(report: dict[str, Any]) -> str:
+    """Mean Dice of each method by kind of prediction, and the layers of the decoded volumes."""
+    head = ["method", *(f"{label}" for label in KINDS.values()), "thickness error (mm)"]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for m in report["methods"].values():
+        cells = [f"{100 * m[k]['mean']:.1f}{_interval(m[k].get('subject_ci'))}" for k in KINDS]
+        rows.append([m["title"], *cells, f"{m['decoded']['thickness_error_mm_mean']:.2f}"])
+    layers = [["method", *(LAYER_NAMES[i] for i in LAYERS)], ["---"] + ["---:"] * len(LAYERS)]
+    for m in report["methods"].values():
+        layers.append([m["title"], *(f"{100 * m['decoded']['dice'][LAYER_NAMES[i]]:.1f}" for i in LAYERS)])
+    first = next(iter(report["methods"].values()))
+    note = (
+        f"Mean Dice of the six layers in percent on {first['decoded']['n']} simulated test scans of "
+        f"{first['decoded']['n_subjects']} subjects ({first['slice']['n']} slices), in brackets the 95 % interval of a "
+        "bootstrap over subjects; thickness error of the decoded volumes."
+    )
+    return "\n\n".join((_markdown(rows), note, "By layer, decoded:", _markdown(layers)))
+
+
+def training_table(result: dict[str, Any]) -> str:
+    """Seconds and ratios of a training step."""
+    rows = [["training step", "seconds", "over `unet`", "over `unet_bf16`"], ["---", "---:", "---:", "---:"]]
+    for name, seconds in result["seconds"].items():
+        ratios = (f"{result[k][name]:.2f}" for k in ("ratio_to_unet", "ratio_to_unet_bf16"))
+        rows.append([f"`{name}`", f"{seconds:.3f}", *ratios])
+    shares = ", ".join(f"`{k}` {100 * v['share_of_matrix_peak']:.0f} %" for k, v in result["forward_float32"].items())
+    peak = result["matrix_peak_gflops"]
+    note = (
+        f"Batch {result['batch']} at {result['size']} × {result['size']}, {result['threads']} threads; the paper "
+        f"prints {result['printed_ratio']:.1f}. Share of the measured matrix-product peak "
+        f"({peak['float32']:.0f} GFLOP/s) that a float32 forward pass reaches: {shares}."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
+def inference_table(result: dict[str, Any]) -> str:
+    """Seconds, ratio and memory of one scan."""
+    head = ["one scan with SGE", "seconds", "over `plain`", "networks and fusion", "decode", "peak memory (GiB)"]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name, seconds in result["seconds"].items():
+        parts = result["parts_seconds"][name]
+        cells = [f"{parts[k]:.2f}" if k in parts else "" for k in ("networks_and_fusion", "decode")]
+        memory = f"{result['memory'][name]['peak_gib']:.2f}"
+        rows.append([f"`{name}`", f"{seconds:.2f}", f"{result['ratio_to_plain'][name]:.2f}", *cells, memory])
+    x, y, z = result["shape"]
+    return (
+        _markdown(rows) + f"\n\n{x} × {y} × {z} voxels, from the file to the label file, {result['threads']} threads."
+    )
+
+
+def _markdown(rows: list[list[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+TABLES = {"demo": demo_table, "training_step": training_table, "inference": inference_table}
+
+
+def main() -> None:
+    """Write the tables."""
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--demo", type=Path, help="a run folder whose report.json is taken over into benchmarks/results")
+    args = p.parse_args()
+    if args.demo:
+        report = short_report(json.loads((args.demo / "report.json").read_text()))
+        write_whole(RESULTS / "demo.json", json.dumps(report, indent=2) + "\n")
+    page = ROOT / "README.md"
+    text = page.read_text()
+    for name, table in TABLES.items():
+        file = RESULTS / f"{name}.json"
+        if file.is_file():
+            content = f"<!-- {name} -->\n{table(json.loads(file.read_text()))}\n<!-- /{name} -->"
+            before, _, rest = text.partition(f"<!-- {name} -->")
+            text = before + content + rest.partition(f"<!-- /{name} -->")[2]
+    write_whole(page, text)
+
+
+if __name__ == "__main__":
+    main()

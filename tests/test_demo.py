@@ -1,0 +1,39 @@
+"""`make demo`, in a small size: every step, and what it leaves."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["EPOCHS=1", "SLICE=32", "BASE=4", "FRACTION=0.5", "WORKERS=1"]
+SIMULATE = "SIMULATE=--subjects 4 --scans 4 --split 2 1 1 --split-scans 2 1 1 --shape 20 16 40"
+
+
+def demo(*options: str) -> str:
+    done = subprocess.run(["make", "demo", *SMALL, *options], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_demo_reports_every_method_and_runs_on_an_own_cohort(tmp_path: Path) -> None:
+    demo(f"OUT={tmp_path / 'demo'}", SIMULATE)
+    report = json.loads((tmp_path / "demo" / "report.json").read_text())
+    assert set(report["methods"]) == {"unet", "grn_plus", "grn_plus_sge"}
+    for method in report["methods"].values():
+        for kind in ("slice", "volume", "decoded"):
+            assert len(method[kind]["dice"]) == 6
+            assert 0 <= method[kind]["mean"] <= 1
+            assert {"ci", "n"} <= set(method[kind])
+    assert report["simulated"] is True
+    html = (tmp_path / "demo" / "report.html").read_text()
+    assert 'src="http' not in html
+    assert "data:image/png;base64" in html
+
+    out = demo(f"OUT={tmp_path / 'own'}", f"COHORT={tmp_path / 'demo' / 'cohort'}")
+    assert "simulate" not in out
+    assert (tmp_path / "own" / "report.html").is_file()
