@@ -11,6 +11,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.utils import StrEnum
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "make_scaler",
     "mixes_samples",
     "plain_tensor",
+    "unwrapped",
 ]
 
 
@@ -71,6 +73,11 @@ def frozen(module: nn.Module, enabled: bool = True) -> Iterator[None]:
 def mixes_samples(module: nn.Module) -> bool:
     """Whether a sample's output depends on its batch: true with BatchNorm in training."""
     return any(isinstance(m, _BatchNorm) for m in module.modules())
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside ``DistributedDataParallel``, or the module itself."""
+    return module.module if isinstance(module, DistributedDataParallel) else module
 
 
 def plain_tensor(x: Any) -> Any:

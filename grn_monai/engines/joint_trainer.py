@@ -22,6 +22,7 @@ from ._common import (
     make_scaler,
     mixes_samples,
     plain_tensor,
+    unwrapped,
 )
 
 __all__ = ["JointEvents", "JointTrainer"]
@@ -183,8 +184,8 @@ class JointTrainer(SupervisedTrainer):
         engine.state.output = {Keys.IMAGE: inputs, Keys.LABEL: targets}
         inputs, targets = plain_tensor(inputs), plain_tensor(targets)
 
-        def segment(images: torch.Tensor) -> torch.Tensor:
-            return engine.inferer(images, engine.network, *args, **kwargs)
+        def segment(images: torch.Tensor, network: nn.Module = engine.network) -> torch.Tensor:
+            return engine.inferer(images, network, *args, **kwargs)
 
         engine.generator.train()
         engine.network.train()
@@ -220,7 +221,8 @@ class JointTrainer(SupervisedTrainer):
         with frozen(engine.network, enabled=not joint):
             with self._autocast(engine):
                 generated = engine.generator(inputs)
-                logits = segment(generated)
+                # A frozen S has no gradients to share between processes, and its wrapper would wait for them.
+                logits = segment(generated) if joint else segment(generated, unwrapped(engine.network))
                 out[JointKeys.GENERATED] = generated.detach()
                 if last:
                     out[Keys.PRED] = logits

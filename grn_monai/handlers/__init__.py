@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, load_model, save_atomic
 from .evaluation import LayerEvaluationHandler
-from .record import HistoryHandler, RunRecord, log_epoch, prints, provenance, scalars
+from .record import HistoryHandler, RunRecord, log_epoch, provenance, scalars
 from .training import EarlyStop, SeedEpochs
 
 __all__ = [
@@ -18,7 +18,6 @@ __all__ = [
     "SeedEpochs",
     "load_model",
     "log_epoch",
-    "prints",
     "provenance",
     "save_atomic",
     "scalars",

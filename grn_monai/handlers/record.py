@@ -16,13 +16,11 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
-from ignite.handlers import ProgressBar
 from monai.bundle import ConfigParser
-from monai.handlers import StatsHandler, TensorBoardStatsHandler
 
 from grn_monai.files import replacing, write_whole
 
-__all__ = ["HistoryHandler", "RunRecord", "log_epoch", "prints", "provenance", "scalars"]
+__all__ = ["HistoryHandler", "RunRecord", "log_epoch", "provenance", "scalars"]
 
 PACKAGES = ("grn-monai", "monai", "torch", "pytorch-ignite", "numpy", "scipy", "nibabel", "SimpleITK", "itk")
 
@@ -225,8 +223,3 @@ class RunRecord:
     def _write(self, engine: Engine) -> None:
         if engine.state.rank == 0:
             write_whole(self.path, json.dumps(self.record, indent=2, default=str) + "\n")
-
-
-def prints(handler: Any) -> bool:
-    """Whether a handler writes to the console or to TensorBoard, which one process of a group should do."""
-    return isinstance(handler, StatsHandler | TensorBoardStatsHandler | ProgressBar)

@@ -169,6 +169,21 @@ class TrainerContract:
             losses.append(trainer.state.output["loss"].item())
         assert losses[0] == pytest.approx(losses[1], abs=0.02)
 
+    def test_float16_scales_the_loss_and_keeps_its_scalers_in_the_state(self) -> None:
+        trainer = self.make(amp=True, amp_kwargs={"dtype": torch.float16}, decollate=False, max_epochs=1)
+        trainer.run()
+        scalers = {k: v for k, v in vars(trainer.state).items() if isinstance(v, torch.amp.GradScaler)}
+        assert len(scalers) == len(trainer.optimizers)
+        for scaler in scalers.values():
+            assert scaler.is_enabled()
+        fresh = self.make(amp=True, amp_kwargs={"dtype": torch.float16}, max_epochs=1)
+        state = trainer.state_dict()
+        for name in scalers:
+            state[name] = {**state[name], "scale": 128.0}
+        fresh.load_state_dict(state)
+        assert all(getattr(fresh.state, name).get_scale() == 128.0 for name in scalers)
+        assert 0 < trainer.state.output["loss"].item() < 1  # unscaled
+
     def test_state_dict_holds_tensors_and_numbers_and_goes_round(self, tmp_path: Any) -> None:
         trainer = self.make(max_epochs=1)
         trainer.run()

@@ -70,6 +70,14 @@ class TestRefreshed(TestJointTrainer):
         return super().make(refresh_generated=True, **options)
 
 
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+class TestOnCUDA(TestJointTrainer):
+    def make(self, **options: Any) -> JointTrainer:
+        network, generator = small_segmentor().cuda(), small_generator().cuda()
+        return super().make(device="cuda", network=network, generator=generator, **options)
+
+
 @pytest.fixture
 def batch() -> dict[str, torch.Tensor]:
     data = items(2)
