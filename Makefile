@@ -35,9 +35,7 @@ format: setup ## mend what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# ---- make demo -------------------------------------------------------------------------------------------------
-# Every step is a command that works by itself; nothing here is special to the demo. Give COHORT=/path/to/cohort to
-# run it on your own scans (docs: README.md, "Your own scans").
+# The settings of the demo. COHORT=/path/to/cohort runs it on your own scans (README.md, "Your own scans").
 OUT ?= runs/demo
 COHORT ?=
 FRACTION ?= 0.25
@@ -49,39 +47,14 @@ DEPTH ?= 2
 SIMULATE ?= --subjects 26 --scans 26 --split 16 2 8 --split-scans 16 2 8 --shape 96 96 192
 WORKERS ?= 2
 
-DEMO_COHORT = $(if $(COHORT),$(abspath $(COHORT)),$(abspath $(OUT))/cohort)
-DEMO_OUT = $(abspath $(OUT))
-PY = $(abspath $(BIN))/python
-DATA = --dataset_dir $(DEMO_COHORT) --seed $(SEED) --slice_size "[$(SLICE),$(SLICE)]" --depth_axis $(DEPTH)
-TRAIN = $(PY) -m monai.bundle run training --config_file configs/train.yaml $(DATA) --fraction $(FRACTION) --epochs $(EPOCHS)
-EVALUATE = $(PY) -m monai.bundle run $(DATA)
-SETTINGS = $(DEMO_COHORT) $(FRACTION) $(EPOCHS) $(SLICE) $(SEED) $(BASE) $(DEPTH) $(if $(COHORT),,$(SIMULATE))
-
+export OUT COHORT FRACTION EPOCHS SLICE SEED BASE DEPTH SIMULATE WORKERS VENV
 demo: setup ## simulate, train U-Net and GRN+, segment, evaluate, report (COHORT=/path: your own scans)
-	@mkdir -p $(DEMO_OUT)
-	@# Results of other settings are removed; those of a killed run of the same settings are gone on with.
-	@test "$$(cat $(DEMO_OUT)/settings.txt 2>/dev/null)" = '$(SETTINGS)' || \
-	  rm -rf $(DEMO_OUT)/unet $(DEMO_OUT)/grn_plus $(DEMO_OUT)/evaluation $(DEMO_OUT)/cohort $(DEMO_OUT)/report.*
-	@echo '$(SETTINGS)' > $(DEMO_OUT)/settings.txt
-	$(if $(COHORT),,$(PY) -m data_prep simulate --out $(DEMO_COHORT) --seed $(SEED) --workers $(WORKERS) $(SIMULATE))
-	$(PY) -m data_prep check $(DEMO_COHORT)
-	cd bundles/us_layers_supervised && $(TRAIN) --output_dir $(DEMO_OUT)/unet
-	cd bundles/us_layers_grn_plus && $(TRAIN) --output_dir $(DEMO_OUT)/grn_plus --base_channels $(BASE)
-	cd bundles/us_layers_supervised && $(EVALUATE) --config_file "['configs/train.yaml','configs/evaluate.yaml']" \
-	  --output_dir $(DEMO_OUT)/unet --eval_dir $(DEMO_OUT)/evaluation/unet
-	cd bundles/us_layers_grn_plus && $(EVALUATE) \
-	  --config_file "['configs/train.yaml','configs/evaluate.yaml','configs/no_sge.yaml']" \
-	  --output_dir $(DEMO_OUT)/grn_plus --base_channels $(BASE) --eval_dir $(DEMO_OUT)/evaluation/grn_plus
-	cd bundles/us_layers_grn_plus && $(EVALUATE) --config_file "['configs/train.yaml','configs/evaluate.yaml']" \
-	  --output_dir $(DEMO_OUT)/grn_plus --base_channels $(BASE) --save_enhanced true \
-	  --eval_dir $(DEMO_OUT)/evaluation/grn_plus_sge
-	$(BIN)/grn-monai report $(DEMO_OUT) --cohort $(DEMO_COHORT)
-	@echo "Look at $(OUT)/report.html"
+	@tools/demo.sh
 
 bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)
-	$(PY) -m benchmarks.training_step --out benchmarks/results/training_step.json
-	$(PY) -m benchmarks.inference --out benchmarks/results/inference.json
-	$(PY) -m benchmarks.readme
+	$(BIN)/python -m benchmarks.training_step --compile --out benchmarks/results/training_step.json
+	$(BIN)/python -m benchmarks.inference --compile --out benchmarks/results/inference.json
+	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove .venv and caches (runs/ stays)
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from os import PathLike
 from types import TracebackType
@@ -28,11 +29,17 @@ class InputError(ValueError):
         return type(self), (self.where, self.found, self.expected, self.mend)
 
 
+# As a DataLoader worker quotes it: torch makes one text of the traceback and raises that.
+_QUOTED = re.compile(r"InputError: (?P<where>.*?): found (?P<found>.*?); expected (?P<expected>.*?)\. (?P<mend>.*)")
+
+
 def find_input_error(error: BaseException | None) -> InputError | None:
-    """The ``InputError`` at the root of an error that MONAI has wrapped, or None."""
+    """The ``InputError`` at the root of an error that MONAI, or a DataLoader worker, has wrapped, or None."""
     while error is not None:
         if isinstance(error, InputError):
             return error
+        if "DataLoader worker" in str(error) and (quoted := _QUOTED.search(str(error))):
+            return InputError(**quoted.groupdict())
         error = error.__cause__ or error.__context__
     return None
 

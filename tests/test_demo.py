@@ -21,6 +21,7 @@ def demo(*options: str) -> str:
 
 @pytest.mark.slow
 def test_demo_reports_every_method_and_runs_on_an_own_cohort(tmp_path: Path) -> None:
+    tmp_path = tmp_path / "a study"
     demo(f"OUT={tmp_path / 'demo'}", SIMULATE)
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
     assert set(report["methods"]) == {"unet", "grn_plus", "grn_plus_sge"}
@@ -34,6 +35,9 @@ def test_demo_reports_every_method_and_runs_on_an_own_cohort(tmp_path: Path) -> 
     assert 'src="http' not in html
     assert "data:image/png;base64" in html
 
-    out = demo(f"OUT={tmp_path / 'own'}", f"COHORT={tmp_path / 'demo' / 'cohort'}")
-    assert "simulate" not in out
-    assert (tmp_path / "own" / "report.html").is_file()
+    # The own cohort lies where another demo put it, and the settings differ: it must not be touched.
+    before = sorted(p.name for p in (tmp_path / "demo" / "cohort").rglob("*"))
+    out = demo(f"OUT={tmp_path / 'demo'}", f"COHORT={tmp_path / 'demo' / 'cohort'}", "SEED=1")
+    assert "data_prep simulate" not in out
+    assert sorted(p.name for p in (tmp_path / "demo" / "cohort").rglob("*")) == before
+    assert json.loads((tmp_path / "demo" / "unet" / "run.json").read_text())["seed"] == 1

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from torch.utils.data import DataLoader
 
 from grn_monai.errors import InputError, find_input_error
 from grn_monai.files import make_folder, replacing, write_whole
@@ -55,6 +56,29 @@ def test_error_message_pickles_and_is_found_in_a_chain() -> None:
     wrapped.__cause__ = error
     assert find_input_error(wrapped) is error
     assert find_input_error(ValueError("other")) is None
+
+
+class BadItem:
+    """A dataset whose item is at fault, as it is or wrapped by a transform."""
+
+    def __init__(self, wrapped: bool) -> None:
+        self.wrapped = wrapped
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> None:
+        error = InputError("scan.mha", "an empty file", "a volume", "Export it again.")
+        if self.wrapped:
+            raise RuntimeError("applying transform") from error
+        raise error
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_an_error_in_a_loader_worker_is_found(wrapped: bool) -> None:
+    with pytest.raises(RuntimeError) as info:
+        list(DataLoader(BadItem(wrapped), num_workers=1))  # type: ignore[arg-type]
+    assert str(find_input_error(info.value)) == ("scan.mha: found an empty file; expected a volume. Export it again.")
 
 
 @pytest.mark.parametrize(

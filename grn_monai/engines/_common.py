@@ -16,9 +16,11 @@ from torch.optim.optimizer import Optimizer
 
 __all__ = [
     "JointKeys",
+    "at_least_float32",
     "check_optimizer",
     "frozen",
     "grad_norm",
+    "kept_buffers",
     "make_scaler",
     "mixes_samples",
     "plain_tensor",
@@ -70,9 +72,25 @@ def frozen(module: nn.Module, enabled: bool = True) -> Iterator[None]:
             p.requires_grad_(True)
 
 
+@contextmanager
+def kept_buffers(module: nn.Module) -> Iterator[None]:
+    """Inside, a pass in training mode leaves the module's buffers (BatchNorm's statistics) as they were."""
+    before = [b.clone() for b in module.buffers()]
+    try:
+        yield
+    finally:
+        for buffer, value in zip(module.buffers(), before, strict=True):
+            buffer.copy_(value)
+
+
 def mixes_samples(module: nn.Module) -> bool:
     """Whether a sample's output depends on its batch: true with BatchNorm in training."""
     return any(isinstance(m, _BatchNorm) for m in module.modules())
+
+
+def at_least_float32(x: torch.Tensor) -> torch.Tensor:
+    """Logits of mixed precision as float32, in which a loss is computed; others as they are."""
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
 
 
 def unwrapped(module: nn.Module) -> nn.Module:

@@ -16,9 +16,11 @@ from torch.optim.optimizer import Optimizer
 
 from ._common import (
     JointKeys,
+    at_least_float32,
     check_optimizer,
     frozen,
     grad_norm,
+    kept_buffers,
     make_scaler,
     mixes_samples,
     plain_tensor,
@@ -227,7 +229,7 @@ class JointTrainer(SupervisedTrainer):
                 if last:
                     out[Keys.PRED] = logits
                     engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-                loss = engine.seg_weight * engine.loss_function(logits.float(), targets).mean()
+                loss = engine.seg_weight * engine.loss_function(at_least_float32(logits), targets).mean()
                 for name, term in engine.generator_losses(engine, inputs, generated).items():
                     out[name] = term.detach()
                     loss = loss + term
@@ -253,7 +255,7 @@ class JointTrainer(SupervisedTrainer):
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         with self._autocast(engine):
             if engine.refresh_generated:
-                with torch.no_grad():
+                with torch.no_grad(), kept_buffers(engine.generator):
                     out[JointKeys.GENERATED] = engine.generator(inputs)
             generated = out[JointKeys.GENERATED].to(inputs.dtype)
             # One pass over both halves costs less than two; with BatchNorm in S the halves would not be
@@ -264,8 +266,8 @@ class JointTrainer(SupervisedTrainer):
                 raw, sge = segment(inputs), segment(generated)
             out[Keys.PRED], out[JointKeys.PRED_SGE] = raw, sge
             engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-            loss_raw = engine.loss_function(raw.float(), targets).mean()
-            loss_sge = engine.loss_function(sge.float(), targets).mean()
+            loss_raw = engine.loss_function(at_least_float32(raw), targets).mean()
+            loss_sge = engine.loss_function(at_least_float32(sge), targets).mean()
             loss = 0.5 * (loss_raw + loss_sge)
         out[JointKeys.LOSS_RAW], out[JointKeys.LOSS_SGE] = loss_raw.detach(), loss_sge.detach()
         out[Keys.LOSS] = loss

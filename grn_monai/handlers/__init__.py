@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, load_model, save_atomic
+from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, fingerprint, load_model, save_atomic
 from .evaluation import LayerEvaluationHandler
 from .record import HistoryHandler, RunRecord, log_epoch, provenance, scalars
 from .training import EarlyStop, SeedEpochs
@@ -16,6 +16,7 @@ __all__ = [
     "ResumeHandler",
     "RunRecord",
     "SeedEpochs",
+    "fingerprint",
     "load_model",
     "log_epoch",
     "provenance",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from monai.handlers import CheckpointSaver
 from grn_monai.errors import InputError
 from grn_monai.files import replacing
 
-__all__ = ["BestCheckpointSaver", "ModelLoader", "ResumeHandler", "load_model", "save_atomic"]
+__all__ = ["BestCheckpointSaver", "ModelLoader", "ResumeHandler", "fingerprint", "load_model", "save_atomic"]
 
 logger = logging.getLogger(__name__)
 
@@ -51,7 +52,11 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
 
 
 def load_model(
-    path: str | os.PathLike[str], network: torch.nn.Module, key: str = "model", map_location: Any = "cpu"
+    path: str | os.PathLike[str],
+    network: torch.nn.Module,
+    key: str = "model",
+    map_location: Any = "cpu",
+    options: Mapping[str, Any] | None = None,
 ) -> torch.nn.Module:
     """Fill a network from a checkpoint; every weight has to fit.
 
@@ -60,13 +65,14 @@ def load_model(
         network: the network to fill, in place.
         key: the entry of the checkpoint that holds the weights.
         map_location: device to load to.
+        options: what has to be as in training, such as the slice size, where the checkpoint says it.
 
     Returns:
         the same network.
 
     Raises:
-        InputError: when the file, the entry or a weight is missing or does not fit. Nothing is ever left at its
-            random start in silence.
+        InputError: when the file, the entry or a weight is missing or does not fit, or an option differs. Nothing
+            is ever left at its random start in silence.
     """
     checkpoint = load_checkpoint(path, map_location)
     if key not in checkpoint:
@@ -76,6 +82,11 @@ def load_model(
             f"an entry {key!r}",
             "Give a model.pt of this bundle as `ckpt_path`.",
         )
+    trained = checkpoint.get("options", {})
+    for name, value in (options or {}).items():
+        if trained.get(name, str(value)) != str(value):
+            mend = f"Give `--{name} {trained[name]}`, or train with the other value."
+            raise InputError(path, f"a model trained with {name} {trained[name]}", f"{name} {value}", mend)
     try:
         network.load_state_dict(checkpoint[key])
     except RuntimeError as error:
@@ -88,6 +99,19 @@ def load_model(
     return network
 
 
+def fingerprint(*datalists: Sequence[Mapping[str, Any]]) -> str:
+    """A digest of the files of data lists by path, size and time, to tell a resumed run from one on other data."""
+    digest = hashlib.sha256()
+    for items in datalists:
+        for item in items:
+            for key in ("image", "label"):
+                if item.get(key) is not None:
+                    stat = os.stat(item[key])
+                    digest.update(repr((key, str(item[key]), stat.st_size, stat.st_mtime_ns)).encode())
+        digest.update(b"|")
+    return digest.hexdigest()[:16]
+
+
 class ModelLoader:
     """Fill a network from a checkpoint when an evaluator starts; see ``load_model`` for what is refused.
 
@@ -97,12 +121,20 @@ class ModelLoader:
         path: checkpoint file.
         network: the network to fill.
         key: the entry of the checkpoint that holds the weights.
+        options: what has to be as in training, such as the slice size; other values are refused.
     """
 
-    def __init__(self, path: str | os.PathLike[str], network: torch.nn.Module, key: str = "model") -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        network: torch.nn.Module,
+        key: str = "model",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         self.path = path
         self.network = network
         self.key = key
+        self.options = options
 
     def attach(self, engine: Engine) -> None:
         """Register on the evaluator."""
@@ -110,7 +142,7 @@ class ModelLoader:
 
     def __call__(self, engine: Engine) -> None:
         """Load the weights."""
-        load_model(self.path, self.network, self.key, engine.state.device)
+        load_model(self.path, self.network, self.key, engine.state.device, self.options)
 
 
 class BestCheckpointSaver(CheckpointSaver):
@@ -123,9 +155,17 @@ class BestCheckpointSaver(CheckpointSaver):
         save_dict: what to save, such as ``{"model": network}``.
         metric: name in ``engine.state.metrics``; lower is better.
         filename: name of the file.
+        options: what inference has to repeat, such as the slice size; saved beside the weights.
     """
 
-    def __init__(self, save_dir: str, save_dict: dict[str, Any], metric: str, filename: str = "model.pt") -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        save_dict: dict[str, Any],
+        metric: str,
+        filename: str = "model.pt",
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(
             save_dir=save_dir,
             save_dict=save_dict,
@@ -135,6 +175,7 @@ class BestCheckpointSaver(CheckpointSaver):
             key_metric_negative_sign=True,
         )
         self.metric = metric
+        self.options = {k: str(v) for k, v in (options or {}).items()}
         self.path = Path(save_dir) / filename
         self.best: float | None = None
         self.best_epoch = 0
@@ -145,7 +186,8 @@ class BestCheckpointSaver(CheckpointSaver):
         if value == value and (self.best is None or value < self.best):
             self.best, self.best_epoch = value, engine.state.epoch
             if engine.state.rank == 0:
-                save_atomic({k: v.state_dict() for k, v in self.save_dict.items()}, self.path)
+                weights = {k: v.state_dict() for k, v in self.save_dict.items()}
+                save_atomic({**weights, "options": self.options}, self.path)
             logger.info("epoch %d: best %s so far, %.4f", engine.state.epoch, self.metric, value)
 
     def state_dict(self) -> dict[str, Any]:

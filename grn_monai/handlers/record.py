@@ -103,7 +103,7 @@ class HistoryHandler:
             "seconds": round(self._seconds, 3),
         }
         row |= {("train_loss" if k == "loss" else k): float(v) / self._count for k, v in self._sums.items()}
-        if self.evaluator is not None:
+        if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:  # validated now
             row |= {k: float(v) for k, v in self.evaluator.state.metrics.items()}
         rows = self.rows = [*(self.rows or []), row]
         if engine.state.rank == 0:
@@ -201,10 +201,16 @@ class RunRecord:
             "first_epoch": engine.state.epoch + 1,
             "status": "running",
         }
+        data = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", None)
+        if data is not None:
+            self.record["scans"] = [str(item.get("scan", item.get("image"))) for item in data]
         self._write(engine)
 
     def _completed(self, engine: Engine) -> None:
-        self._end(engine, "completed")
+        failures = getattr(engine, "failures", [])
+        if failures:
+            self.record["failures"] = list(failures)
+        self._end(engine, f"{len(failures)} scans failed" if failures else "completed")
 
     def _raised(self, engine: Engine, error: BaseException) -> None:
         # ignite calls the handlers of this event instead of raising, so raise again.

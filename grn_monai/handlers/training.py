@@ -60,6 +60,7 @@ class EarlyStop(EarlyStopHandler):
     """
 
     def __init__(self, evaluator: Engine, metric: str, patience: int = 5, min_delta: float = 0.0) -> None:
+        self.evaluator = evaluator
         super().__init__(
             patience=patience,
             score_function=lambda _: -float(evaluator.state.metrics[metric]),
@@ -70,6 +71,11 @@ class EarlyStop(EarlyStopHandler):
         """Register on the trainer."""
         self.set_trainer(engine)
         super().attach(engine)
+
+    def __call__(self, engine: Engine) -> None:
+        """Count the epoch, if it was validated."""
+        if self.evaluator.state.epoch == engine.state.epoch:
+            super().__call__(engine)
 
     @property
     def stopped(self) -> bool:

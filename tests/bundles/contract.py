@@ -43,8 +43,8 @@ class BundleContract:
         ("configs", "kind"),
         [(("train",), "train"), (("train", "evaluate"), "train"), (("inference",), "infer")],
     )
-    def test_properties_are_complete(self, configs: tuple[str, ...], kind: str, cohort: Path) -> None:
-        flow = workflow(self.bundle, *configs, workflow_type=kind, dataset_dir=str(cohort))
+    def test_properties_are_complete(self, configs: tuple[str, ...], kind: str, cohort: Path, tmp_path: Path) -> None:
+        flow = workflow(self.bundle, *configs, workflow_type=kind, dataset_dir=str(cohort), output_dir=str(tmp_path))
         assert flow.check_properties() == []
 
     def test_training_leaves_models_history_and_record(self, trained: dict[str, Path]) -> None:
@@ -105,6 +105,31 @@ class BundleContract:
             saved = tmp_path / "predictions" / image.name.replace(".nii.gz", "_seg.nii.gz")
             assert same_grid(saved, image)
             assert nib.load(saved).get_data_dtype() == np.uint8
+
+    def test_false_on_the_command_line_is_false(self, trained: dict, cohort: Path, tmp_path: Path) -> None:
+        """monai.bundle hands `--resume false` over as a text."""
+        shutil.copytree(trained[self.bundle], tmp_path / "run")
+        options = {"dataset_dir": str(cohort), "output_dir": str(tmp_path / "run"), **SMALL, **self.extra}
+        run(self.bundle, "train", **{**options, "epochs": 1}, resume="false", compile="false")
+        assert [r["epoch"] for r in read_history(tmp_path / "run")] == ["1"]
+
+    def test_validation_every_second_epoch(self, cohort: Path, tmp_path: Path) -> None:
+        options = {"dataset_dir": str(cohort), "output_dir": str(tmp_path), **SMALL, **self.extra}
+        run(self.bundle, "train", **options, val_interval=2)
+        assert [bool(r["val_dice_loss"]) for r in read_history(tmp_path)] == [False, True]
+
+    def test_a_changed_cohort_is_not_resumed_in_silence(self, trained: dict, cohort: Path, tmp_path: Path) -> None:
+        shutil.copytree(trained[self.bundle], tmp_path / "run")
+        shutil.copytree(cohort, tmp_path / "cohort")  # the same files at another place and time
+        options = {"dataset_dir": str(tmp_path / "cohort"), "output_dir": str(tmp_path / "run"), **SMALL, **self.extra}
+        with pytest.raises(RuntimeError) as info:
+            run(self.bundle, "train", **options)
+        assert "checkpoint of another run (data" in str(find_input_error(info.value))
+
+    def test_another_slice_size_than_in_training_is_refused(self, trained: dict, cohort: Path, tmp_path: Path) -> None:
+        with pytest.raises(RuntimeError) as info:
+            self.inference(trained, cohort, tmp_path, slice_size=[64, 64])
+        assert "trained with slice_size [32, 32]" in str(find_input_error(info.value))
 
     def inference(self, trained: dict, source: Path, out: Path, *overlays: str, **options: Any) -> Any:
         checkpoint = trained[self.bundle] / "models" / self.checkpoint
@@ -171,9 +196,11 @@ class BundleContract:
             assert isinstance(cause, InputError)
             assert words in str(cause)
 
-    def test_metadata_fits_the_network(self, trained: dict) -> None:
+    def test_metadata_fits_the_network(self, tmp_path: Path) -> None:
         metadata = json.loads((ROOT / "bundles" / self.bundle / "configs" / "metadata.json").read_text())
-        flow = workflow(self.bundle, "inference", workflow_type="infer", **self.extra, device="cpu")
+        flow = workflow(
+            self.bundle, "inference", workflow_type="infer", **self.extra, device="cpu", output_dir=str(tmp_path)
+        )
         network = flow.parser.get_parsed_content("network_def").eval()
         image = metadata["network_data_format"]["inputs"]["image"]
         pred = metadata["network_data_format"]["outputs"]["pred"]

@@ -39,6 +39,11 @@ class TestGRNPlus(BundleContract):
         one, two = (np.asanyarray(nib.load(next((tmp_path / d).glob("*_seg.nii.gz"))).dataobj) for d in ("sge", "raw"))
         assert (one != two).any()
 
+    def test_switches_as_texts(self, trained: dict[str, Path], tmp_path: Path) -> None:
+        flow = self.inference(trained, PHANTOM, tmp_path, sge="false", save_enhanced="false")
+        assert not flow.parser.get_parsed_content("network_def").sge
+        assert [p.name for p in tmp_path.glob("*.nii.gz")] == ["SpinePhantomFreehandReconstructed_seg.nii.gz"]
+
     def test_the_enhanced_volume_lies_on_the_scan(self, trained: dict[str, Path], tmp_path: Path) -> None:
         self.inference(trained, PHANTOM, tmp_path, save_enhanced=True)
         saved = tmp_path / "SpinePhantomFreehandReconstructed_enhanced.nii.gz"

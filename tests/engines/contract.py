@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +16,7 @@ from monai.utils import set_determinism
 from torch import nn
 from torch.utils.data import DataLoader
 
+from grn_monai.handlers import ResumeHandler, SeedEpochs
 from grn_monai.networks import ResNetGenerator
 
 MONAI_EVENTS = (
@@ -210,6 +211,22 @@ class TrainerContract:
             results.append(weights(trainer.network) + weights(trainer.generator))
         assert same(*results)
 
+    def test_a_resumed_run_equals_an_uninterrupted_one(self, tmp_path: Path) -> None:
+        def run(folder: str, epochs: int) -> list[torch.Tensor]:
+            set_determinism(3)
+            loader = self.loader(shuffle=True)
+            trainer = self.make(max_epochs=epochs, train_data_loader=loader)
+            SeedEpochs(0).attach(trainer)
+            modules = {"network": trainer.network, "generator": trainer.generator}
+            ResumeHandler(tmp_path / f"{folder}.pt", modules).attach(trainer)
+            trainer.run()
+            states = [s for o in trainer.optimizers.values() for s in o.state_dict()["state"].values()]
+            return [*weights(trainer.network), *weights(trainer.generator), *(t for s in states for t in s.values())]
+
+        whole = run("whole", 3)
+        run("parts", 1)
+        assert same(whole, run("parts", 3))
+
     @pytest.mark.parametrize(
         ("options", "mend"), [({"accumulation_steps": 2}, "batch size"), ({"compile": True}, r"network\.compile\(\)")]
     )
@@ -235,7 +252,6 @@ __all__ = [
     "LOSS",
     "TrainerContract",
     "adam",
-    "copy",
     "items",
     "parameters",
     "same",

@@ -12,7 +12,15 @@ from monai.engines import SupervisedTrainer
 from torch.utils.data import DataLoader
 
 from grn_monai.errors import InputError
-from grn_monai.handlers import BestCheckpointSaver, EarlyStop, HistoryHandler, ResumeHandler, SeedEpochs, load_model
+from grn_monai.handlers import (
+    BestCheckpointSaver,
+    EarlyStop,
+    HistoryHandler,
+    ResumeHandler,
+    SeedEpochs,
+    fingerprint,
+    load_model,
+)
 from tests.engines.contract import LOSS, adam, items, same, small_generator, small_segmentor, weights
 from tests.engines.test_joint_trainer import make_joint
 
@@ -110,6 +118,7 @@ def test_early_stop_counts_and_restores(tmp_path: Path) -> None:
     trainer.add_event_handler(
         Events.EPOCH_COMPLETED, lambda e: evaluator.state.metrics.update({"val": values[e.state.epoch - 1]})
     )
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda e: setattr(evaluator.state, "epoch", e.state.epoch))
     stop = EarlyStop(evaluator, "val", patience=2)
     stop.attach(trainer)
     trainer.run([0], max_epochs=5)
@@ -120,6 +129,36 @@ def test_early_stop_counts_and_restores(tmp_path: Path) -> None:
     assert not fresh.stopped
     fresh.load_state_dict(stop.state_dict())
     assert fresh.stopped
+
+
+def test_epochs_that_were_not_validated_do_not_count() -> None:
+    evaluator = engine_with_metrics([])
+    evaluator.state.metrics, evaluator.state.epoch = {"val": 1.0}, 1
+    trainer = Engine(lambda e, b: None)
+    EarlyStop(evaluator, "val", patience=1).attach(trainer)
+    trainer.run([0], max_epochs=4)
+    assert trainer.state.epoch == 4
+
+
+def test_fingerprint_sees_other_files_and_other_contents(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    one, two = {"image": str(tmp_path / "a")}, {"image": str(tmp_path / "b"), "label": None}
+    first = fingerprint([one], [two])
+    assert first == fingerprint([one], [two])
+    assert len({first, fingerprint([one, two], []), fingerprint([two], [one]), fingerprint([one], [])}) == 4
+    (tmp_path / "a").write_text("longer")
+    assert first != fingerprint([one], [two])
+
+
+def test_a_model_is_not_used_with_other_options(tmp_path: Path) -> None:
+    network = torch.nn.Linear(1, 1)
+    engine = engine_with_metrics([1.0])
+    BestCheckpointSaver(str(tmp_path), {"model": network}, "val", options={"slice_size": [64, 64]}).attach(engine)
+    engine.run([0], max_epochs=1)
+    load_model(tmp_path / "model.pt", network, options={"slice_size": [64, 64]})
+    with pytest.raises(InputError, match=r"trained with slice_size \[64, 64\].*Give `--slice_size \[64, 64\]`"):
+        load_model(tmp_path / "model.pt", network, options={"slice_size": [256, 256]})
 
 
 def test_best_saver_keeps_the_lowest_and_remembers_it(tmp_path: Path) -> None:
@@ -166,6 +205,7 @@ def test_history_keeps_means_metrics_and_earlier_rows(tmp_path: Path) -> None:
         engine.state.iteration, engine.state.epoch = 2 * start, start
         HistoryHandler(tmp_path / "history.csv", evaluator).attach(engine)
         engine.state.max_epochs, engine.state.epoch_length = end, 2
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda e: setattr(evaluator.state, "epoch", e.state.epoch))
         engine.run([1, 4], max_epochs=end)
 
     run(0, 2)

@@ -1,0 +1,28 @@
+"""Options as they come from a command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from grn_monai.errors import InputError
+
+__all__ = ["flag"]
+
+
+def flag(value: Any) -> bool:
+    """A switch of a bundle as a bool.
+
+    ``monai.bundle`` hands ``--amp false`` over as the text "false", which Python takes for true.
+
+    Args:
+        value: bool, 0 or 1, or one of the texts true, false, yes, no, on, off, 1, 0 in any case.
+
+    Raises:
+        InputError: for anything else.
+    """
+    text = str(value).strip().lower()
+    if text in ("true", "yes", "on", "1"):
+        return True
+    if text in ("false", "no", "off", "0"):
+        return False
+    raise InputError("a switch on the command line", repr(value), "true or false", "Correct the option.")

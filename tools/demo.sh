@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# The main job, step by step: each step is a command that works by itself. `make demo` calls this with its settings in
+# the environment. Results of other settings are removed from OUT first; a stopped run of the same settings goes on.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+root=$PWD
+bin=$root/${VENV:-.venv}/bin
+out=$(realpath -m "$OUT")
+cohort=$out/cohort
+[ -z "${COHORT:-}" ] || cohort=$(realpath -m "$COHORT")
+
+step() { # show a command, and run it in the folder of a bundle (or here: .)
+  local folder=$1
+  shift
+  printf '\n\033[1m[%s]\033[0m %s\n' "$folder" "${*//$root\//}"
+  (cd "$folder" && "$@")
+}
+
+# Only folders that an earlier demo made here are ever removed, and a cohort only if the demo simulated it.
+settings="cohort=${COHORT:+$cohort} simulate=${COHORT:-$SIMULATE} fraction=$FRACTION epochs=$EPOCHS slice=$SLICE seed=$SEED base=$BASE depth=$DEPTH"
+if [ -f "$out/settings.txt" ] && [ "$(cat "$out/settings.txt")" != "$settings" ]; then
+  rm -rf "$out/unet" "$out/grn_plus" "$out/evaluation" "$out/report.html" "$out/report.json"
+  [ -n "${COHORT:-}" ] || [ ! -f "$out/cohort/simulation.json" ] || rm -rf "$out/cohort"
+fi
+mkdir -p "$out"
+echo "$settings" > "$out/settings.txt"
+
+if [ -z "${COHORT:-}" ]; then
+  # shellcheck disable=SC2086 - SIMULATE is a list of options
+  step . "$bin/python" -m data_prep simulate --out "$cohort" --seed "$SEED" --workers "$WORKERS" $SIMULATE
+fi
+step . "$bin/python" -m data_prep check "$cohort"
+
+data=(--dataset_dir "$cohort" --seed "$SEED" --slice_size "[$SLICE,$SLICE]" --depth_axis "$DEPTH")
+bundle=("$bin/python" -m monai.bundle run)
+train=("${bundle[@]}" training --config_file configs/train.yaml "${data[@]}" --fraction "$FRACTION" --epochs "$EPOCHS")
+unet=bundles/us_layers_supervised
+grn=bundles/us_layers_grn_plus
+evaluate="'configs/train.yaml','configs/evaluate.yaml'"
+
+step $unet "${train[@]}" --output_dir "$out/unet"
+step $grn "${train[@]}" --output_dir "$out/grn_plus" --base_channels "$BASE"
+step $unet "${bundle[@]}" --config_file "[$evaluate]" "${data[@]}" \
+  --output_dir "$out/unet" --eval_dir "$out/evaluation/unet"
+step $grn "${bundle[@]}" --config_file "[$evaluate,'configs/no_sge.yaml']" "${data[@]}" --base_channels "$BASE" \
+  --output_dir "$out/grn_plus" --eval_dir "$out/evaluation/grn_plus"
+step $grn "${bundle[@]}" --config_file "[$evaluate]" "${data[@]}" --base_channels "$BASE" --save_enhanced true \
+  --output_dir "$out/grn_plus" --eval_dir "$out/evaluation/grn_plus_sge"
+step . "$bin/grn-monai" report "$out" --cohort "$cohort" --depth-axis "$DEPTH"
+printf '\nLook at %s\n' "${out#"$root"/}/report.html"
