@@ -18,7 +18,7 @@ from grn_monai.labels import LAYER_NAMES, LAYERS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-KINDS = {"slice": "slices", "sagittal": "one plane", "volume": "fused", "decoded": "decoded"}
+KINDS = {"slice": "slices", "sagittal": "sagittal only", "volume": "fused", "decoded": "decoded"}
 
 
 def short_report(report: dict[str, Any]) -> dict[str, Any]:
@@ -36,6 +36,21 @@ def short_report(report: dict[str, Any]) -> dict[str, Any]:
         for name, m in report["methods"].items()
     }
     return {"simulated": report["simulated"], "methods": methods}
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """Settings, labelled scans and training time of the demo's runs, from their run.json."""
+    runs = {name: json.loads((folder / name / "run.json").read_text()) for name in ("unet", "grn_plus")}
+    keys = ("fraction", "epochs", "slice_size", "amp")
+    return {
+        name: {
+            "scans": len(r["scans"]),
+            "seconds": r["seconds"],
+            "threads": r["threads"],
+            **{k: r["resolved"].get(k, r["config"].get(k)) for k in keys},
+        }
+        for name, r in runs.items()
+    }
 
 
 def _interval(ci: list[float] | None) -> str:
@@ -56,9 +71,19 @@ def demo_table(report: dict[str, Any]) -> str:
     note = (
         f"Mean Dice of the six layers in percent on {first['decoded']['n']} simulated test scans of "
         f"{first['decoded']['n_subjects']} subjects ({first['slice']['n']} slices), in brackets the 95 % interval of a "
-        "bootstrap over subjects; thickness error of the decoded volumes."
+        "bootstrap over subjects; thickness error of the decoded volumes. " + _trained(report["runs"])
     )
     return "\n\n".join((_markdown(rows), note, "By layer, decoded:", _markdown(layers)))
+
+
+def _trained(runs: dict[str, Any]) -> str:
+    unet, grn = runs["unet"], runs["grn_plus"]
+    height, width = unet["slice_size"]
+    return (
+        f"Trained on the labels of {unet['scans']} scans ({100 * unet['fraction']:.0f} % of the training set), "
+        f"{unet['epochs']} epochs at {height} × {width}, one seed: U-Net in float32 ({unet['seconds']:.0f} s), GRN+ in "
+        f"{'bfloat16' if grn['amp'] else 'float32'} ({grn['seconds']:.0f} s, {grn['threads']} threads)."
+    )
 
 
 def training_table(result: dict[str, Any]) -> str:
@@ -106,6 +131,7 @@ def main() -> None:
     args = p.parse_args()
     if args.demo:
         report = short_report(json.loads((args.demo / "report.json").read_text()))
+        report["runs"] = run_settings(args.demo)
         write_whole(RESULTS / "demo.json", json.dumps(report, indent=2) + "\n")
     page = ROOT / "README.md"
     text = page.read_text()

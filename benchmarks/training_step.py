@@ -159,9 +159,9 @@ def main() -> None:
             steps[f"grn_plus_{base}_float32_compiled"] = grn_step(batch, base, False, compile_networks=True)
             steps[f"grn_plus_{base}_bf16_compiled"] = grn_step(batch, base, True, compile_networks=True)
     start = time.perf_counter()
-    times = interleaved(steps, args.rounds, warmup=3)
-
     peak = matrix_peak(torch.float32)
+    times = interleaved(steps, args.rounds, warmup=3)
+    peak = max(peak, matrix_peak(torch.float32))  # a shared machine is not always equally fast
     x = batch["image"]
     finish(
         {

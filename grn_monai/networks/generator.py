@@ -7,6 +7,8 @@ from itertools import pairwise
 import torch
 from torch import nn
 
+from grn_monai.errors import InputError
+
 __all__ = ["ResNetGenerator", "ResidualBlock"]
 
 
@@ -71,8 +73,8 @@ class ResNetGenerator(nn.Module):
         num_res_blocks: residual blocks at the bottom.
 
     Raises:
-        ValueError: when a width or count is not positive, or (in ``forward``) when H or W is not a multiple
-            of 32. ``EnhancedSegmentor`` pads and crops for you.
+        ValueError: when a width or count is not positive.
+        InputError: in ``forward``, when H or W is not a multiple of 32. ``EnhancedSegmentor`` pads and crops.
 
     Source: "Generative Reinforcement Network (GRN) for Tissue Layer Segmentation in Chronic Low-back Pain
     (cLBP) assessment", arXiv 2501.17690.
@@ -115,9 +117,11 @@ class ResNetGenerator(nn.Module):
         """
         if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
             height, width = (-(-s // self.stride) * self.stride for s in x.shape[-2:])
-            raise ValueError(
-                f"Wrong input size {tuple(x.shape[-2:])}: H and W must be multiples of {self.stride}. "
-                f"Pad to {(height, width)}, or use EnhancedSegmentor, which pads and crops."
+            raise InputError(
+                "ResNetGenerator",
+                f"images of {tuple(x.shape[-2:])}",
+                f"H and W that are multiples of {self.stride}",
+                f"Train with a slice_size of {(height, width)}, or use EnhancedSegmentor, which pads and crops.",
             )
         x = self.stem(x)
         skips = []

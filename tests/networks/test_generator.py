@@ -6,6 +6,7 @@ import pytest
 import torch
 from monai.networks.nets import UNet
 
+from grn_monai.errors import InputError
 from grn_monai.networks import ResidualBlock, ResNetGenerator
 
 
@@ -47,7 +48,7 @@ def test_channels() -> None:
 
 
 def test_wrong_size_names_the_size_to_pad_to() -> None:
-    with pytest.raises(ValueError, match=r"\(33, 64\).*multiples of 32.*\(64, 64\)"):
+    with pytest.raises(InputError, match=r"\(33, 64\).*multiples of 32.*\(64, 64\)"):
         ResNetGenerator(base_channels=4)(torch.zeros(1, 1, 33, 64))
 
 
