@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from os import PathLike
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -26,6 +27,7 @@ GEOMETRY_TOLERANCE_MM = 1e-3
 """How far the corners of two grids that are called equal may lie apart, in mm."""
 
 _EXPORT_AGAIN = "Export or copy the file again."
+_CONVERTED = "NIfTI, MHA or NRRD (for example with SimpleITK or 3D Slicer)"
 
 
 class VolumeHeader(NamedTuple):
@@ -53,14 +55,14 @@ def _is_nifti(path: Path) -> bool:
 def _check_file(path: Path) -> None:
     readable = ", ".join(EXTENSIONS)
     if path.is_dir():
-        mend = "Name the volume file; convert a DICOM series first (`python -m data_prep convert`)."
+        mend = f"Name the volume file; convert a DICOM series first, to {_CONVERTED}."
         raise InputError(path, "a folder", f"one volume file ({readable})", mend)
     if not path.exists():
         mend = "Check the path; paths in a dataset.json are relative to that file."
         raise InputError(path, "no such file", f"a volume ({readable})", mend)
     if not path.name.lower().endswith(EXTENSIONS):
         found = f"the unsupported extension {''.join(path.suffixes[-2:]) or '(none)'!r}"
-        raise InputError(path, found, readable, "Convert it first (`python -m data_prep convert`).")
+        raise InputError(path, found, readable, f"Convert it first, to {_CONVERTED}.")
     if path.stat().st_size == 0:
         raise InputError(path, "an empty file (0 bytes)", "a volume", _EXPORT_AGAIN)
 
@@ -130,7 +132,7 @@ def read_header(path: str | PathLike[str]) -> VolumeHeader:
     if len(shape) > 3:
         raise InputError(path, f"{len(shape)}D data ({grid})", "a 3D volume", "Split the series into single volumes.")
     if len(shape) < 3 or min(shape) < 2:
-        mend = "Stack the slices into one volume (`python -m data_prep convert`)."
+        mend = f"Stack the slices into one volume as {_CONVERTED}."
         raise InputError(path, f"a 2D image ({grid})", "a 3D volume with at least 2 voxels along each axis", mend)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * max(spacing.prod(), 1e-30):
@@ -139,10 +141,23 @@ def read_header(path: str | PathLike[str]) -> VolumeHeader:
     return VolumeHeader((shape[0], shape[1], shape[2]), affine)
 
 
+def _gzipped_voxels(path: Path) -> npt.NDArray[Any]:
+    """The voxels of a .nii.gz, read to its end: the checksum there is what tells a damaged file from a whole one."""
+    kind = type(nib.load(path))  # NIfTI-1 or NIfTI-2
+    with gzip.open(path) as file:
+        array = np.asanyarray(kind.from_stream(file).dataobj)
+        while file.read(1 << 20):
+            pass
+    return array
+
+
 def _decode(path: Path, header: VolumeHeader) -> npt.NDArray[Any]:
-    reader = NibabelReader() if _is_nifti(path) else ITKReader()
     try:
-        array, _ = reader.get_data(reader.read(str(path)))
+        if path.name.lower().endswith(".nii.gz"):
+            array = _gzipped_voxels(path)
+        else:
+            reader = NibabelReader() if _is_nifti(path) else ITKReader()
+            array, _ = reader.get_data(reader.read(str(path)))
         return np.asarray(array).reshape(header.shape)
     except Exception as err:
         raise _undecodable(path, err) from err
@@ -180,7 +195,7 @@ def read_volume(
 ) -> MetaTensor:
     """Reads a volume once, checks it, and returns it with its geometry.
 
-    NIfTI goes through MONAI's ``NibabelReader``, MetaImage and NRRD through its ``ITKReader``.
+    NIfTI goes through nibabel, MetaImage and NRRD through MONAI's ``ITKReader``. The checksum of a .nii.gz is verified.
 
     Args:
         path: a file with one of :data:`EXTENSIONS`.

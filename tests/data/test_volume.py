@@ -11,6 +11,7 @@ import pytest
 import SimpleITK as sitk  # noqa: N813
 import torch
 
+import grn_monai.data.volume as volume_module
 from grn_monai.data.volume import check_same_geometry, read_header, read_volume, scan_name
 from grn_monai.errors import InputError
 
@@ -151,7 +152,7 @@ FAULTS = {
     "missing": ("a.nii.gz", lambda p: p, "no such file", "Check the path"),
     "folder": ("a.nii.gz", lambda p: (p.mkdir(), p)[1], "a folder", "Name the volume file"),
     "empty": ("a.nii.gz", lambda p: (p.touch(), p)[1], "0 bytes", "Export or copy"),
-    "extension": ("a.jpg", lambda p: (p.touch(), p)[1], "extension '.jpg'", "Convert it first"),
+    "extension": ("a.jpg", lambda p: (p.touch(), p)[1], "extension '.jpg'", "Convert it first, to NIfTI, MHA or NRRD"),
     "truncated gzip": ("a.nii.gz", lambda p: _cut(save(p, grey((20, 20, 20)))), "EOFError", "Export or copy"),
     "truncated nii": ("a.nii", lambda p: _cut(save(p, grey())), "cannot be decoded", "Export or copy"),
     "truncated mha": ("a.mha", lambda p: _cut(save_itk(p, grey((20, 20, 20)))), "cannot be decoded", "Export or copy"),
@@ -181,6 +182,38 @@ def test_fault_names_file_and_mend(tmp_path: Path, fault: str) -> None:
     assert str(path) in str(info.value)
     assert found in info.value.found
     assert mend in info.value.mend
+
+
+@pytest.mark.parametrize("kind", ["image", "label"])
+@pytest.mark.parametrize("stored", [True, False])
+def test_flipped_byte_of_a_gzip_is_found(tmp_path: Path, kind: str, stored: bool) -> None:
+    array = grey((20, 20, 20)) % 7
+    plain = nib.Nifti1Image(array, AFFINE).to_bytes()
+    data = bytearray(gzip.compress(plain, 0 if stored else 6))
+    path = tmp_path / "a.nii.gz"
+    path.write_bytes(data)
+    np.testing.assert_array_equal(read_volume(path, kind).numpy()[0], array)  # type: ignore[arg-type]
+    for at in (len(data) - 200, len(data) - 6):  # a voxel (if stored), the checksum
+        bad = data.copy()
+        bad[at] ^= 1
+        path.write_bytes(bad)
+        with pytest.raises(InputError, match=r"a\.nii\.gz: found a file that cannot be decoded.*Export or copy"):
+            read_volume(path, kind)  # type: ignore[arg-type]
+
+
+def test_nifti_2_and_gzip_of_several_parts(tmp_path: Path) -> None:
+    array = grey()
+    path = tmp_path / "a.nii.gz"
+    nib.save(nib.Nifti2Image(array, AFFINE), path)
+    np.testing.assert_array_equal(read_volume(path).numpy()[0], array)
+    plain = nib.Nifti1Image(array, AFFINE).to_bytes()
+    path.write_bytes(gzip.compress(plain[:400]) + gzip.compress(plain[400:]))
+    np.testing.assert_array_equal(read_volume(path).numpy()[0], array)
+
+
+def test_no_mend_names_a_command_that_does_not_exist() -> None:
+    source = Path(volume_module.__file__).read_text()
+    assert "data_prep convert" not in source
 
 
 LABEL_FAULTS = {
