@@ -23,6 +23,13 @@ _CHUNK_STATES = {"cpu": 28_000}
 _CHUNK_STATES_ELSEWHERE = 2**19
 
 
+def _refuse_nan(values: torch.Tensor) -> None:
+    if bool(values.isnan().any()):
+        raise InputError(
+            "OrderedLayers", "NaN among the probabilities", "numbers", "Look for the cause in the network."
+        )
+
+
 def _decode_lines(log_p: torch.Tensor) -> torch.Tensor:
     """Best ordered labelling of A-lines: ``(Z, C, n)`` log-probabilities to ``(Z, n)`` labels.
 
@@ -44,10 +51,8 @@ def _decode_lines(log_p: torch.Tensor) -> torch.Tensor:
         score -= states[-1].clone()
         score[:-1] += log_p[z]
         score[-1] += log_p[z, 0]
-    if bool(score[-1].isnan().any()):
-        raise InputError(
-            "OrderedLayers", "NaN among the probabilities", "numbers", "Look for the cause in the network."
-        )
+    # The next step's maxima carry a NaN into every state, but that of the last sample stays in its own.
+    _refuse_nan(score)
 
     previous = torch.empty((depth, classes + 1, lines), dtype=torch.uint8, device=log_p.device)
     previous[:, 0] = 0
@@ -143,7 +148,9 @@ class OrderedLayers(Transform):
         if self.ordered:
             labels = decode_ordered(values, self.depth_dim, self.log_input, self.eps)
         else:
-            labels = values.argmax(0, keepdim=True).to(torch.uint8)
+            winners = values.argmax(0, keepdim=True)
+            _refuse_nan(values.gather(0, winners))  # argmax takes NaN for the largest number
+            labels = winners.to(torch.uint8)
         return MetaTensor(labels).copy_meta_from(img) if isinstance(img, MetaTensor) else labels
 
 

@@ -141,7 +141,13 @@ def test_refusals() -> None:
         OrderedLayers()(torch.rand(5, 4, 4, 4))
     with pytest.raises(InputError, match="depth_dim 0"):
         decode_ordered(torch.rand(7, 4, 4, 4), depth_dim=0)
+
+
+@pytest.mark.parametrize("ordered", [True, False])
+@pytest.mark.parametrize("channel", range(7))
+@pytest.mark.parametrize("depth", [0, 3, 7])
+def test_nan_is_found_wherever_it_is(ordered: bool, channel: int, depth: int) -> None:
     bad = random_probabilities((7, 4, 4, 8))
-    bad[2, 1, 1, 3] = torch.nan
+    bad[channel, 1, 1, depth] = torch.nan
     with pytest.raises(InputError, match="NaN among the probabilities"):
-        OrderedLayers()(bad)
+        OrderedLayers(ordered=ordered)(bad)
