@@ -10,6 +10,7 @@ Each kind of prediction gets
 * for volumes, `hd95_mm`, `asd_mm`, `thickness_error_mm`, `mean_thickness_error_mm` and `truth_thickness_mm`, each
   layer name to mean over scans, with `…_mean` beside (the mean of the layers); `n_missing`: layer name to the number
   of scans with an infinite distance (left out of the means of hd95 and asd), `n_absent`: neither has the layer.
+  Where no surface distances were computed (by default those of the single planes), their keys are left out.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ CONVENTIONS: dict[str, str] = {
     "ci": "mean ± 1.96·SD/√N over rows (ddof 1): slices for `slice`, scans otherwise; rows taken as independent",
     "subject_ci": "95 % percentile bootstrap that resamples subjects with all their rows; null for one subject",
     "surface": "voxels with a face neighbour outside the layer, beyond the volume included; distances in mm between "
-    "voxel centres; hd95 = larger of the two directed 95th percentiles, asd = mean of both directions pooled",
+    "voxel centres; hd95 = larger of the two directed 95th percentiles, asd = mean of both directions pooled; "
+    "by default of the fused volumes only (`volume`, `decoded`), not of the single planes",
     "n_missing": "scans where only one of truth and prediction has the layer: infinite distance, not in the mean",
     "thickness_error": "mean over A-lines of |predicted − true| thickness (mm); mean_thickness_error is signed",
 }

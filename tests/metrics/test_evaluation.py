@@ -49,13 +49,39 @@ def test_slice_summary(evaluation: LayerEvaluation, cases: list) -> None:
     assert low < summary["mean"] < high
 
 
+@pytest.fixture(scope="module")
+def with_planes(cases: list) -> LayerEvaluation:
+    done = LayerEvaluation(plane_surfaces=True)
+    for subject, scan, truth, predictions in cases:
+        done.add(subject, scan, truth, predictions, SPACING)
+    return done
+
+
+def test_planes_have_no_surface_distances_unless_asked_for(
+    evaluation: LayerEvaluation, with_planes: LayerEvaluation, tmp_path: Path
+) -> None:
+    default, full = evaluation.summary(), with_planes.summary()
+    surface = {"hd95_mm", "asd_mm", "hd95_mm_mean", "asd_mm_mean", "n_missing", "n_absent"}
+    for kind in ("sagittal", "transverse"):
+        assert set(full[kind]) - set(default[kind]) == surface
+        assert default[kind] == {key: value for key, value in full[kind].items() if key not in surface}
+    for kind in ("slice", "volume", "decoded"):
+        assert default[kind] == full[kind]
+    evaluation.write(tmp_path)
+    rows = list(csv.DictReader((tmp_path / "scans.csv").open()))
+    for column in ("hd95_mm", "asd_mm"):
+        assert {row["kind"] for row in rows if row[column] == ""} == {"sagittal", "transverse"}
+        assert {row["kind"] for row in rows if row[column] != ""} == {"volume", "decoded"}
+    assert "not of the single planes" in json.loads((tmp_path / "metrics.json").read_text())["conventions"]["surface"]
+
+
 @pytest.mark.parametrize("kind", ["volume", "decoded", "sagittal", "transverse"])
-def test_volume_summary(evaluation: LayerEvaluation, cases: list, kind: str) -> None:
+def test_volume_summary(with_planes: LayerEvaluation, cases: list, kind: str) -> None:
     preds = [p["slice"][kind] if kind in p["slice"] else p[kind] for *_, p in cases]
     truths = [t for _, _, t, _ in cases]
     dice = np.array([dice_per_label(p, t) for p, t in zip(preds, truths, strict=True)])
     surface = [surface_scores(p, t, SPACING) for p, t in zip(preds, truths, strict=True)]
-    summary = evaluation.summary()[kind]
+    summary = with_planes.summary()[kind]
     np.testing.assert_allclose([summary["dice"][name] for name in NAMES], dice.mean(axis=0))
     assert summary["ci"] == pytest.approx(mean_ci(dice.mean(axis=1)).ci)
     for i, label in enumerate(LAYERS):

@@ -8,6 +8,8 @@ from monai.networks.utils import one_hot
 
 from grn_monai.labels import LAYERS, NUM_CLASSES
 from grn_monai.metrics import dice_per_label, dice_per_slice, joint_counts
+from grn_monai.metrics.overlap import PLANE_AXES
+from grn_monai.transforms import PLANES, plane_axis
 from tests.metrics.layered import layered_truth, perturbed
 
 
@@ -92,3 +94,8 @@ def test_bad_plane() -> None:
         dice_per_slice(volume, volume, "coronal")
     with pytest.raises(ValueError, match="volume"):
         dice_per_slice(volume[0], volume[0], "sagittal")
+
+
+def test_planes_are_those_of_the_transforms() -> None:
+    # Written twice, since the metrics do without the import of torch and MONAI.
+    assert {plane: plane_axis(plane) for plane in PLANES} == PLANE_AXES
