@@ -8,21 +8,12 @@ from typing import Any
 
 from data_prep.files import relative_items, write_json
 from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, read_cohort
-from grn_monai.data.selection import select_labelled
-from grn_monai.data.volume import read_header
+from grn_monai.data.names import item_names
+from grn_monai.data.selection import select_labelled, slice_counts
 from grn_monai.errors import InputError
 from grn_monai.files import make_folder
 
-__all__ = ["assign_subjects", "slice_counts", "split_cohort", "write_split"]
-
-
-def slice_counts(items: list[dict[str, Any]]) -> list[float]:
-    """Count the slices of both depth planes (X + Y of a volume with depth last), from the headers.
-
-    Raises:
-        InputError: a file that is no readable volume.
-    """
-    return [float(sum(read_header(item["image"]).shape[:2])) for item in items]
+__all__ = ["assign_subjects", "split_cohort", "write_split"]
 
 
 def assign_subjects(cohort: dict[str, Any], sizes: tuple[int, int, int], seed: int) -> dict[str, Any]:
@@ -72,7 +63,12 @@ def assign_subjects(cohort: dict[str, Any], sizes: tuple[int, int, int], seed: i
 
 
 def split_cohort(
-    cohort: dict[str, Any], fraction: float, seed: int, by: str, sizes: tuple[int, int, int] | None = None
+    cohort: dict[str, Any],
+    fraction: float,
+    seed: int,
+    by: str,
+    sizes: tuple[int, int, int] | None = None,
+    depth_axis: int | str = 2,
 ) -> dict[str, Any]:
     """Keep the labels of a share of the training scans.
 
@@ -82,12 +78,13 @@ def split_cohort(
         seed: see `select_labelled`.
         by: see `select_labelled`.
         sizes: recorded, if the subjects were shared out again.
+        depth_axis: see `slice_counts`.
 
     Returns:
         A copy with new `training` and `unlabeled` sections and a `split` block.
     """
     training = cohort["training"]
-    labelled, rest, share = select_labelled(training, fraction, seed, by, slice_counts(training))
+    labelled, rest, share = select_labelled(training, fraction, seed, by, slice_counts(training, depth_axis))
     new = {**cohort, "training": labelled, "unlabeled": [*cohort["unlabeled"], *rest]}
     for section in SECTIONS:
         if (key := f"num{section.capitalize()}") in new:
@@ -98,7 +95,7 @@ def split_cohort(
         "training_scans": len(training),
         "seed": seed,
         "by": by,
-        "labelled_subjects": sorted({str(item.get("subject", item["scan"])) for item in labelled}),
+        "labelled_subjects": sorted({item_names(item)[0] for item in labelled}),
         **({"sizes": list(sizes)} if sizes else {}),
     }
     return new
@@ -123,6 +120,7 @@ def write_split(
     by: str = "subject",
     sizes: tuple[int, int, int] | None = None,
     out: Path | None = None,
+    depth_axis: int | str = 2,
 ) -> tuple[Path, dict[str, Any]]:
     """Write a split file for a cohort.
 
@@ -133,6 +131,7 @@ def write_split(
         by: see `select_labelled`.
         sizes: subjects in training, validation and test, to share all out again; None keeps the sections.
         out: file to write; by default named after the arguments, inside the cohort.
+        depth_axis: see `slice_counts`.
 
     Returns:
         The file, and its content with absolute paths.
@@ -153,7 +152,7 @@ def write_split(
     if out.resolve() == (folder / COHORT_FILE).resolve() or out.is_dir():
         mend = "Give --out another name."
         raise InputError(out, f"the cohort's own {COHORT_FILE} or a folder", "a new file", mend)
-    result = split_cohort(cohort, fraction, seed, by, sizes)
+    result = split_cohort(cohort, fraction, seed, by, sizes, depth_axis)
     make_folder(out.parent)
     write_json(out, {**result, **{s: relative_items(result[s], out.parent) for s in SECTIONS}})
     return out, read_cohort(out)

@@ -43,6 +43,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     parser.add_argument(
         "--sizes", type=int, nargs=3, metavar=("TRAIN", "VAL", "TEST"), help="subjects in each section, made anew"
     )
+    parser.add_argument(
+        "--depth-axis", default="2", metavar="AXIS",
+        help="where depth runs in the files, as in the bundles: 0, 1, 2 or one of L R A P S I (default 2, the last)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, metavar="FILE", help="file to write (default: inside the cohort)")
     parser.set_defaults(run=_run)
 
@@ -74,7 +78,8 @@ def _run(args: argparse.Namespace) -> int:
         raise InputError("split", "neither --fraction nor --sizes", "one of them, or both", mend)
     fraction = 1.0 if args.fraction is None else parse_fraction(args.fraction)
     sizes = None if args.sizes is None else (args.sizes[0], args.sizes[1], args.sizes[2])
-    out, cohort = write_split(args.cohort, fraction, args.seed, args.by, sizes, args.out)
+    depth_axis = int(args.depth_axis) if args.depth_axis.isdecimal() else args.depth_axis
+    out, cohort = write_split(args.cohort, fraction, args.seed, args.by, sizes, args.out, depth_axis)
     split, labelled = cohort["split"], len(cohort["training"])
     print(f"{out}: {labelled} of {split['training_scans']} training scans keep their label,")
     print(f"  {100 * split['share']:.1f} % of the images (asked: {100 * fraction:g} %)")

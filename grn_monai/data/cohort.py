@@ -8,19 +8,23 @@ A cohort is a folder with ``images/``, ``labels/`` and a ``dataset.json``::
       "validation": [...], "test": [...], "unlabeled": [...]
     }
 
-Paths are relative to the JSON file. Items may carry more keys (``side``, ``site``, …); they are passed on.
+Paths are relative to the JSON file. Items may carry more keys (``side``, ``site``, …); they are passed on. Without a
+``scan`` an item is named after its image file, without a ``subject`` each scan counts as one
+(:mod:`grn_monai.data.names`).
 Split files that ``python -m data_prep split`` writes have the same layout plus a ``split`` block.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from grn_monai.data.selection import select_labelled
+from grn_monai.data.names import default_scans, item_names
+from grn_monai.data.selection import select_labelled, slice_counts
 from grn_monai.errors import InputError
 
 __all__ = [
@@ -30,6 +34,7 @@ __all__ = [
     "datalist",
     "load_cohort",
     "read_cohort",
+    "section_items",
     "select_labelled",
 ]
 
@@ -41,6 +46,9 @@ SECTIONS: tuple[str, ...] = ("training", "validation", "test", "unlabeled")
 
 _LABEL_NEEDED = ("training", "validation")
 _SHOWN_FAULTS = 10
+_SHOWN_NAMES = 10
+
+_logger = logging.getLogger(__name__)
 
 
 def read_cohort(path: str | PathLike[str]) -> dict[str, Any]:
@@ -51,17 +59,23 @@ def read_cohort(path: str | PathLike[str]) -> dict[str, Any]:
 
     Returns:
         The file's content. All four `SECTIONS` are present (empty lists where the file has none); every item
-        is a dict whose ``image`` and ``label`` are absolute paths and which has a ``scan`` name (the image's
-        file name up to the first dot, where the file gives none).
+        is a dict whose ``image`` and ``label`` are absolute paths and which has a ``scan`` name (where the file
+        gives none, the image's name without extension, see `grn_monai.data.names.default_scans`). Those keys and
+        ``subject`` are left out where they are null.
 
     Raises:
         InputError: the file is missing or is no JSON; ``training`` or ``labels`` is missing; items lack
-            ``image``, ``label`` or, for some of them only, ``subject``; files do not exist; a scan is listed
-            twice; a subject is in two of training (with unlabeled), validation and test. The message lists
-            up to ten faults.
+            ``image``, ``label`` or, for some of them only, ``subject``; files do not exist; a scan of a subject,
+            or a file, is listed twice; a subject is in two of training (with unlabeled), validation and test. The
+            message lists up to ten faults.
     """
     cohort, file = load_cohort(path)
-    faults = cohort_faults(cohort)
+    _refuse(file, cohort_faults(cohort))
+    return cohort
+
+
+def _refuse(file: Path, faults: list[str]) -> None:
+    """Raise if there are faults."""
     if faults:
         shown = "; ".join(faults[:_SHOWN_FAULTS])
         more = f"; and {len(faults) - _SHOWN_FAULTS} more" if len(faults) > _SHOWN_FAULTS else ""
@@ -72,7 +86,6 @@ def read_cohort(path: str | PathLike[str]) -> dict[str, Any]:
             "existing files, each scan once and each subject in one split",
             "Correct the file, or make it again with `python -m data_prep split`.",
         )
-    return cohort
 
 
 def load_cohort(path: str | PathLike[str]) -> tuple[dict[str, Any], Path]:
@@ -119,6 +132,10 @@ def load_cohort(path: str | PathLike[str]) -> tuple[dict[str, Any], Path]:
         if not isinstance(items, list):
             raise InputError(file, f"{section!r} is a {type(items).__name__}", "a list of items", "Make it a list.")
         cohort[section] = [_absolute(item, base, file, section) for item in items]
+    unnamed = [i for s in SECTIONS for i in cohort[s] if "scan" not in i and isinstance(i.get("image"), str)]
+    names = default_scans([item["image"] for item in unnamed])
+    for item in unnamed:
+        item["scan"] = names[item["image"]]
     return cohort, file
 
 
@@ -135,7 +152,7 @@ def _check_label_names(labels: Any, file: Path) -> None:
 
 
 def _absolute(item: Any, base: Path, file: Path, section: str) -> dict[str, Any]:
-    """Give an item absolute paths and a scan name; a bare string (decathlon's test list) is an image path."""
+    """Give an item absolute paths; a bare string (decathlon's test list) is an image path."""
     if isinstance(item, str):
         item = {"image": item}
     if not isinstance(item, dict):
@@ -145,77 +162,128 @@ def _absolute(item: Any, base: Path, file: Path, section: str) -> dict[str, Any]
             "a dict with `image`",
             "Mend that item.",
         )
-    item = dict(item)
+    item = {k: v for k, v in item.items() if v is not None or k not in ("image", "label", "subject", "scan")}
     for key in ("image", "label"):
         if isinstance(item.get(key), str):
             item[key] = str(base / item[key])
-    if isinstance(item.get("image"), str):
-        item.setdefault("scan", Path(item["image"]).name.split(".")[0])
     return item
 
 
-def cohort_faults(cohort: dict[str, Any]) -> list[str]:
+def cohort_faults(cohort: dict[str, Any], files_of: Iterable[str] = SECTIONS) -> list[str]:
     """List everything that is wrong with the items of a cohort that `load_cohort` returned.
 
     Args:
         cohort: content with absolute paths.
+        files_of: sections whose files must exist.
 
     Returns:
         One short line per fault; empty when the cohort is sound. Files are only looked for, not opened.
     """
-    return [*_key_faults(cohort), *_file_faults(cohort), *_duplicate_faults(cohort), *_leak_faults(cohort)]
+    return [
+        *_key_faults(cohort, SECTIONS),
+        *_label_faults(cohort),
+        *_file_faults(cohort, files_of),
+        *_duplicate_faults(cohort, SECTIONS),
+        *_leak_faults(cohort),
+    ]
 
 
-def _items(cohort: dict[str, Any]) -> Iterator[tuple[str, int, dict[str, Any]]]:
-    for section in SECTIONS:
+def _items(cohort: dict[str, Any], sections: Iterable[str] = SECTIONS) -> Iterator[tuple[str, dict[str, Any]]]:
+    """The items with their place, such as ``training[3] (s4.nii.gz)``."""
+    for section in sections:
         for i, item in enumerate(cohort[section]):
-            yield section, i, item
+            image = item.get("image")
+            yield f"{section}[{i}]" + (f" ({Path(image).name})" if isinstance(image, str) else ""), item
 
 
-def _key_faults(cohort: dict[str, Any]) -> Iterator[str]:
-    all_items = list(_items(cohort))
-    # A user's own list may know no subjects at all; then each scan counts as one (see `select_labelled`).
-    subjects_known = any("subject" in item for _, _, item in all_items)
-    for section, i, item in all_items:
+def _key_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
+    # A user's own list may know no subjects at all; then each scan counts as one (see `item_names`).
+    subjects_known = any("subject" in item for _, item in _items(cohort))
+    for place, item in _items(cohort, sections):
         if not isinstance(item.get("image"), str):
-            yield f"{section}[{i}] has no `image`"
-        if section in _LABEL_NEEDED and not isinstance(item.get("label"), str):
-            yield f"{section}[{i}] has no `label` (scans without one belong in `unlabeled`)"
-        if section == "unlabeled" and "label" in item:
-            yield f"{section}[{i}] has a `label` (unlabelled items carry none)"
+            yield f"{place} has no `image`"
         if subjects_known and "subject" not in item:
-            yield f"{section}[{i}] has no `subject` while others have one"
+            yield f"{place} has no `subject` while others have one"
 
 
-def _file_faults(cohort: dict[str, Any]) -> Iterator[str]:
-    for section, i, item in _items(cohort):
+def _label_faults(cohort: dict[str, Any]) -> Iterator[str]:
+    for place, item in _items(cohort, _LABEL_NEEDED):
+        if not isinstance(item.get("label"), str):
+            yield f"{place} has no `label` (scans without one belong in `unlabeled`)"
+    for place, item in _items(cohort, ("unlabeled",)):
+        if "label" in item:
+            yield f"{place} has a `label` (unlabelled items carry none)"
+
+
+def _file_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
+    for place, item in _items(cohort, sections):
         for key in ("image", "label"):
             if isinstance(item.get(key), str) and not Path(item[key]).is_file():
-                yield f"{section}[{i}] {key} {item[key]} does not exist"
+                yield f"{place}: {key} {item[key]} does not exist"
 
 
-def _duplicate_faults(cohort: dict[str, Any]) -> Iterator[str]:
-    seen: dict[tuple[str, str], str] = {}
-    for section, i, item in _items(cohort):
-        for key in ("scan", "image", "label"):
-            if key not in item:
-                continue
-            place = f"{section}[{i}]"
-            first = seen.setdefault((key, str(item[key])), place)
-            if first != place:
-                yield f"{key} {item[key]} is listed twice ({first} and {place})"
-                break  # an item listed twice would otherwise be reported for each of its keys
+def _duplicate_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
+    seen: dict[tuple[str, ...], str] = {}
+    for place, item in _items(cohort, sections):
+        keys: list[tuple[str, ...]] = [(key, str(item[key])) for key in ("image", "label") if key in item]
+        if "scan" in item:
+            subject, scan = item_names(item)
+            keys.insert(0, ("scan", scan, "of subject", subject) if "subject" in item else ("scan", scan))
+        # An item listed twice is reported for the first of its keys only.
+        again = next((key for key in keys if key in seen), None)
+        if again is not None:
+            yield f"{' '.join(again)} is listed twice: {seen[again]} and {place}"
+        for key in keys:
+            seen.setdefault(key, place)
 
 
 def _leak_faults(cohort: dict[str, Any]) -> Iterator[str]:
     sides: dict[str, set[str]] = {}
-    for section, _, item in _items(cohort):
-        if "subject" in item:
-            side = "training" if section == "unlabeled" else section
-            sides.setdefault(str(item["subject"]), set()).add(side)
+    for section in SECTIONS:
+        side = "training" if section == "unlabeled" else section
+        for item in cohort[section]:
+            if "subject" in item:
+                sides.setdefault(str(item["subject"]), set()).add(side)
     for subject, found in sides.items():
         if len(found) > 1:
             yield f"subject {subject} is in {' and '.join(side for side in SECTIONS if side in found)}"
+
+
+def section_items(path: str | PathLike[str], section: str) -> list[dict[str, Any]]:
+    """List the items of one section of a cohort, to run on: nothing but that section is judged, and no file.
+
+    Args:
+        path: as for `read_cohort`.
+        section: one of `SECTIONS`.
+
+    Returns:
+        Items with absolute paths of files that may be missing; labels may be, too.
+
+    Raises:
+        InputError: anything `load_cohort` refuses, an unknown or empty section, or items in it without ``image``,
+            without ``subject`` while others of the cohort have one, or listed twice.
+    """
+    _check_section(section)
+    cohort, file = load_cohort(path)
+    _refuse(file, [*_key_faults(cohort, (section,)), *_duplicate_faults(cohort, (section,))])
+    items: list[dict[str, Any]] = cohort[section]
+    _check_filled(items, file, section)
+    return items
+
+
+def _check_section(section: str) -> None:
+    if section not in SECTIONS:
+        raise InputError("section", repr(section), f"one of {', '.join(SECTIONS)}", "Correct the config.")
+
+
+def _check_filled(items: list[dict[str, Any]], file: Path, section: str) -> None:
+    if not items:
+        mend = (
+            "Set fraction below 1, so that the training scans not chosen become unlabelled, or list some."
+            if section == "unlabeled"
+            else "Use a file that lists some, or another section."
+        )
+        raise InputError(file, f"no items in {section!r}", "at least one", mend)
 
 
 def datalist(
@@ -225,8 +293,12 @@ def datalist(
     fraction: float = 1.0,
     seed: int = 0,
     by: str = "subject",
+    depth_axis: int | str = 2,
 ) -> list[dict[str, Any]]:
     """List the items of one section of a cohort, for a bundle's ``Dataset``.
+
+    A fraction chooses the same subjects as ``python -m data_prep split`` does: both count slices. What was chosen is
+    logged (level INFO) when the section is ``training``.
 
     Args:
         dataset_dir: the cohort's folder.
@@ -236,18 +308,21 @@ def datalist(
             the labelled items only, and ``unlabeled`` the file's own unlabelled items plus the others.
         seed: see `select_labelled`.
         by: see `select_labelled`.
+        depth_axis: see `slice_counts`; needed for a fraction only.
 
     Returns:
         Items with absolute paths; those of ``unlabeled`` have no ``label`` key.
 
     Raises:
-        InputError: anything `read_cohort` or `select_labelled` refuses, an unknown section, a fraction below
-            1 of a split file that is already reduced, or a section without items.
+        InputError: anything `read_cohort` or `select_labelled` refuses, except that only the files of the items
+            needed must exist; an unknown section, a fraction below 1 of a split file that is already reduced, or a
+            section without items.
     """
     file = Path(dataset_dir) / split
-    if section not in SECTIONS:
-        raise InputError("section", repr(section), f"one of {', '.join(SECTIONS)}", "Correct the config.")
-    cohort = read_cohort(file)
+    _check_section(section)
+    cohort, _ = load_cohort(file)
+    reduced = fraction != 1 and section in ("training", "unlabeled")
+    _refuse(file, cohort_faults(cohort, dict.fromkeys(("training", section)) if reduced else (section,)))
     if fraction != 1:
         earlier = cohort.get("split", {}).get("fraction", 1) if isinstance(cohort.get("split"), dict) else 1
         if earlier < 1:
@@ -258,14 +333,20 @@ def datalist(
                 f"Leave fraction at 1, or use split: {COHORT_FILE}.",
             )
     items: list[dict[str, Any]] = cohort[section]
-    if section in ("training", "unlabeled") and fraction != 1:
-        labelled, rest, _ = select_labelled(cohort["training"], fraction, seed, by)
+    if reduced:
+        training = cohort["training"]
+        labelled, rest, share = select_labelled(training, fraction, seed, by, slice_counts(training, depth_axis))
         items = labelled if section == "training" else items + rest
-    if not items:
-        mend = (
-            "Set fraction below 1, so that the training scans not chosen become unlabelled, or list some."
-            if section == "unlabeled"
-            else "Use a file that lists some, or another section."
-        )
-        raise InputError(file, f"no items in {section!r}", "at least one", mend)
+        if section == "training":
+            _log_choice(fraction, share, labelled, training)
+    _check_filled(items, file, section)
     return items
+
+
+def _log_choice(fraction: float, share: float, labelled: list[dict[str, Any]], training: list[dict[str, Any]]) -> None:
+    chosen, everyone = (sorted({item_names(item)[0] for item in items}) for items in (labelled, training))
+    shown = ", ".join(chosen[:_SHOWN_NAMES]) + (", …" if len(chosen) > _SHOWN_NAMES else "")
+    _logger.info(
+        f"labels: {100 * share:.3g} % of the training images (asked: {100 * fraction:g} %), "
+        f"{len(labelled)} of {len(training)} scans, {len(chosen)} of {len(everyone)} subjects: {shown}"
+    )

@@ -6,9 +6,32 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
+from grn_monai.data.volume import read_header
 from grn_monai.errors import InputError
+from grn_monai.transforms.depth import depth_order
 
-__all__ = ["select_labelled"]
+__all__ = ["select_labelled", "slice_counts"]
+
+
+def slice_counts(items: Sequence[dict[str, Any]], depth_axis: int | str = 2) -> list[float]:
+    """Count the slices of both planes that contain depth, from the headers: the weights for `select_labelled`.
+
+    Args:
+        items: with the file name ``image``.
+        depth_axis: see `grn_monai.transforms.DepthLast`.
+
+    Returns:
+        X + Y of each volume in the scan frame.
+
+    Raises:
+        InputError: a file that is missing or no readable volume.
+    """
+    counts = []
+    for item in items:
+        header = read_header(item["image"])
+        (first, second, _), _ = depth_order(depth_axis, affine=header.affine)
+        counts.append(float(header.shape[first] + header.shape[second]))
+    return counts
 
 
 def select_labelled(
@@ -81,7 +104,7 @@ def select_labelled(
 
 
 def _groups(items: Sequence[dict[str, Any]], by: str) -> list[str]:
-    """Name the group of each item: its subject, or itself."""
+    """Name the group of each item: its subject, or itself (a scan's name need be its own within the subject only)."""
     known = sum("subject" in item for item in items)
     if by == "subject" and 0 < known < len(items):
         raise InputError(
@@ -92,4 +115,5 @@ def _groups(items: Sequence[dict[str, Any]], by: str) -> list[str]:
         )
     if by == "subject" and known:
         return [str(item["subject"]) for item in items]
-    return [str(item.get("scan", item.get("image"))) for item in items]
+    scans = [str(item.get("scan", item.get("image"))) for item in items]
+    return [f"{item['subject']}/{scan}" if "subject" in item else scan for item, scan in zip(items, scans, strict=True)]

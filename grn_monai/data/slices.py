@@ -14,7 +14,8 @@ from monai.transforms import Compose
 from torch.utils.data import Dataset
 
 from grn_monai.data.cache import VolumeCache
-from grn_monai.data.volume import check_same_geometry, read_header, scan_name
+from grn_monai.data.names import item_names
+from grn_monai.data.volume import check_same_geometry, read_header
 from grn_monai.errors import InputError
 from grn_monai.labels import NUM_CLASSES
 from grn_monai.transforms.depth import depth_order
@@ -50,7 +51,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
 
     Args:
         data: items with the file name ``"image"``, optionally ``"label"``, and optionally ``"subject"`` and
-            ``"scan"``, which are otherwise taken from the name of the image file.
+            ``"scan"``, by default see :func:`grn_monai.data.names.item_names`.
         planes: which planes to cut, of ``"sagittal"`` and ``"transverse"``.
         size: ``(H, W)`` of the slices, H being depth; ``None`` keeps the grid of the volume.
         transform: applied to each item, for example augmentation by MONAI's dictionary transforms; a sequence is
@@ -119,14 +120,12 @@ class SliceDataset(Dataset[dict[str, Any]]):
         if label is not None:
             check_same_geometry(header, read_header(label), image, label)
         order, _ = depth_order(self.cache.depth_last.depth_axis, self.cache.depth_last.depth_reversed, header.affine)
-        name = scan_name(image)
         scan = _Scan(
             image,
             None if label is None else str(label),
             self.cache.entry(image, "image"),
             None if label is None else self.cache.entry(label, "label"),
-            str(item.get("subject", name)),
-            str(item.get("scan", name)),
+            *item_names(item),
         )
         return scan, tuple(header.shape[axis] for axis in order)
 

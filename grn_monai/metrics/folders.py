@@ -70,6 +70,7 @@ def _score_item(
 ) -> None:
     import numpy as np
 
+    from grn_monai.data.names import item_names
     from grn_monai.data.volume import check_same_geometry, read_volume
 
     truth = read_volume(item["label"], kind="label")
@@ -80,9 +81,8 @@ def _score_item(
     predictions: dict[str, Any] = {kind: np.asarray(labels[0])}
     if slices:
         predictions["slice"] = dict.fromkeys(PLANE_AXES, predictions[kind])
-    # Without a subject each scan counts as its own, as in `grn_monai.data.cohort`.
-    subject = str(item.get("subject", item["scan"]))
-    evaluation.add(subject, str(item["scan"]), np.asarray(truth[0]), predictions, spacing)
+    subject, scan = item_names(item)
+    evaluation.add(subject, scan, np.asarray(truth[0]), predictions, spacing)
 
 
 def evaluate_folders(
@@ -123,6 +123,7 @@ def evaluate_folders(
         InputError: for a missing folder, a faulty cohort, or when no scan at all could be scored.
     """
     from grn_monai.data.cohort import datalist
+    from grn_monai.data.names import check_file_names
     from grn_monai.transforms import DepthLast
 
     folder = Path(predictions_dir)
@@ -133,6 +134,7 @@ def evaluate_folders(
     file = Path(cohort)
     dataset_dir, split = (file, "dataset.json") if file.is_dir() else (file.parent, file.name)
     items = datalist(dataset_dir, section, split)
+    check_file_names(items)  # two scans would be scored against one prediction
     orient = DepthLast(depth_axis, depth_reversed)
     # The planes of one label volume are that volume again.
     evaluation = LayerEvaluation(plane_volumes=False, seed=seed)

@@ -230,6 +230,7 @@ def read_run(folder: str | PathLike[str], cohort: str | PathLike[str] | None = N
 
 def _read_cohort(run: RunFolder, named: str | PathLike[str] | None) -> None:
     from grn_monai.data.cohort import SECTIONS, load_cohort
+    from grn_monai.data.names import item_names
 
     try:
         run.cohort, _ = load_cohort(named or run.folder / "cohort")
@@ -240,5 +241,5 @@ def _read_cohort(run: RunFolder, named: str | PathLike[str] | None) -> None:
         return
     for section in SECTIONS:
         for item in run.cohort[section]:
-            run.items[str(item.get("subject", item["scan"])), str(item["scan"])] = item
+            run.items[item_names(item)] = item
     run.simulated = _says_simulated(run.cohort)

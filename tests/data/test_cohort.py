@@ -2,19 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import logging
 import random
 import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 
-from grn_monai.data.cohort import cohort_faults, datalist, load_cohort, read_cohort, select_labelled
+from grn_monai.data.cohort import (
+    cohort_faults,
+    datalist,
+    load_cohort,
+    read_cohort,
+    section_items,
+    select_labelled,
+)
+from grn_monai.data.names import item_names
+from grn_monai.data.selection import slice_counts
 from grn_monai.errors import InputError
 
 LABELS = {"0": "background", "1": "dermis"}
+VOLUME = gzip.compress(nib.Nifti1Image(np.zeros((2, 3, 4), np.uint8), np.eye(4)).to_bytes())
 
 
 def item(subject: int, scan: int = 1, label: bool = True) -> dict[str, str]:
@@ -24,7 +38,7 @@ def item(subject: int, scan: int = 1, label: bool = True) -> dict[str, str]:
 
 
 def write(folder: Path, content: object, name: str = "dataset.json") -> Path:
-    """Write a cohort file and (empty) files for every path that it names."""
+    """Write a cohort file and a small volume for every path that it names."""
     if isinstance(content, dict):
         for section in ("training", "validation", "test", "unlabeled"):
             for entry in content.get(section, []):
@@ -32,7 +46,7 @@ def write(folder: Path, content: object, name: str = "dataset.json") -> Path:
                     if isinstance(entry, dict) and isinstance(entry.get(key), str):
                         path = folder / entry[key]
                         path.parent.mkdir(parents=True, exist_ok=True)
-                        path.touch()
+                        path.write_bytes(VOLUME)
     (folder / name).write_text(json.dumps(content))
     return folder
 
@@ -61,7 +75,7 @@ class TestReadCohort:
         (tmp_path / "imagesTs").mkdir()
         (tmp_path / "imagesTs/a.b.nii.gz").touch()
         assert read_cohort(tmp_path)["test"] == [
-            {"image": str(tmp_path.resolve() / "imagesTs/a.b.nii.gz"), "scan": "a"}
+            {"image": str(tmp_path.resolve() / "imagesTs/a.b.nii.gz"), "scan": "a.b"}
         ]
 
     @pytest.mark.parametrize(
@@ -91,11 +105,15 @@ class TestReadCohort:
         ("change", "fault"),
         [
             ({"training": [{"label": "l.nii", "subject": "a"}]}, "training[0] has no `image`"),
-            ({"training": [item(1, label=False)]}, "training[0] has no `label`"),
-            ({"validation": [item(1, label=False)]}, "validation[0] has no `label`"),
-            ({"unlabeled": [item(1)]}, "unlabeled[0] has a `label`"),
-            ({"test": [{"image": "x.nii"}]}, "test[0] has no `subject`"),
-            ({"test": [{**item(30), "scan": "s3_1"}]}, "scan s3_1 is listed twice (training[4] and test[0])"),
+            ({"training": [item(1, label=False)]}, "training[0] (s1_1.nii.gz) has no `label`"),
+            ({"validation": [item(1, label=False)]}, "validation[0] (s1_1.nii.gz) has no `label`"),
+            ({"validation": [{**item(1), "label": None}]}, "validation[0] (s1_1.nii.gz) has no `label`"),
+            ({"unlabeled": [item(1)]}, "unlabeled[0] (s1_1.nii.gz) has a `label`"),
+            ({"test": [{"image": "x.nii"}]}, "test[0] (x.nii) has no `subject`"),
+            (
+                {"test": [item(30), {**item(30, 2), "scan": "s30_1"}]},
+                "scan s30_1 of subject s30 is listed twice: test[0] (s30_1.nii.gz) and test[1] (s30_2.nii.gz)",
+            ),
             ({"test": [{**item(30), "image": item(3)["image"]}]}, "is listed twice"),
             ({"test": [item(3, 3)]}, "subject s3 is in training and test"),
             ({"validation": [item(40)], "test": [item(40, 2)]}, "subject s40 is in validation and test"),
@@ -117,6 +135,42 @@ class TestReadCohort:
         assert str(error.value).count("does not exist") == 10
         assert "13 more" in str(error.value)
         assert len(cohort_faults(load_cohort(cohort)[0])) == 23
+
+    @pytest.mark.parametrize(
+        ("items", "scans"),
+        [
+            ([{"image": "P01.left.nii.gz"}, {"image": "P01.right.nii.gz"}], ["P01.left", "P01.right"]),
+            ([{"image": "s1/us.nii.gz"}, {"image": "s2/us.nii.gz"}], ["s1/us", "s2/us"]),
+            ([{"image": "a/1/us.nii"}, {"image": "b/1/us.nii"}, {"image": "c.nii"}], ["a/1/us", "b/1/us", "c"]),
+            ([{"image": "x/a.nii.gz"}, {"image": "x/a.mha"}], ["a.nii.gz", "a.mha"]),
+            (
+                [{"image": f"{s}/us.nii", "subject": s, "scan": "left"} for s in ("s1", "s2")],
+                ["left", "left"],
+            ),
+            ([{"image": "a.nii", "scan": None, "subject": None, "side": None}], ["a"]),
+        ],
+    )
+    def test_sound_names(self, tmp_path: Path, items: list, scans: list[str]) -> None:
+        items = [{**i, "label": f"labels/{i['image']}"} for i in items]
+        write(tmp_path, {"labels": LABELS, "training": items})
+        read = read_cohort(tmp_path)["training"]
+        assert [i["scan"] for i in read] == scans
+        assert len(select_labelled(read, 1, by="image")[0]) == len(items)
+        assert len(select_labelled(read, 0.01, by="image")[0]) == 1, "each scan is one of its own"
+
+    def test_a_scan_listed_twice_is_refused_without_subjects_too(self, tmp_path: Path) -> None:
+        twice = [{"image": f"{n}.nii", "label": f"l{n}.nii", "scan": "left"} for n in (1, 2)]
+        write(tmp_path, {"labels": LABELS, "training": twice})
+        with pytest.raises(InputError, match="scan left is listed twice"):
+            read_cohort(tmp_path)
+        write(tmp_path, {"labels": LABELS, "training": [{"image": "a.nii", "label": "l.nii"}], "test": ["a.nii"]})
+        with pytest.raises(InputError, match="is listed twice: training"):
+            read_cohort(tmp_path)
+
+    def test_test_items_may_lack_a_label(self, cohort: Path) -> None:
+        content = json.loads((cohort / "dataset.json").read_text())
+        write(cohort, {**content, "test": [item(21, label=False)]})
+        assert cohort_faults(load_cohort(cohort)[0]) == []
 
     def test_unlabeled_may_share_a_subject_with_training(self, cohort: Path) -> None:
         content = json.loads((cohort / "dataset.json").read_text())
@@ -245,3 +299,71 @@ class TestDatalist:
         )
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert run.stdout.strip() == "4"
+
+    def test_files_of_other_sections_may_be_missing_but_leaks_are_not_let_pass(self, cohort: Path) -> None:
+        (cohort / "images/s21_1.nii.gz").unlink()
+        (cohort / "images/s4_2.nii.gz").unlink()
+        assert len(datalist(cohort, "validation")) == 1
+        for section in ("training", "unlabeled"):
+            with pytest.raises(InputError, match=r"training\[7\] \(s4_2\.nii\.gz\): image .* does not exist"):
+                datalist(cohort, section, fraction=0.5)
+        content = json.loads((cohort / "dataset.json").read_text())
+        write(cohort, {**content, "test": [item(20, 2)]})
+        with pytest.raises(InputError, match="subject s20 is in validation and test"):
+            datalist(cohort, "validation")
+
+    def test_the_choice_is_logged_in_one_line(self, cohort: Path, caplog: pytest.LogCaptureFixture) -> None:
+        with caplog.at_level(logging.INFO, logger="grn_monai.data.cohort"):
+            datalist(cohort, "training")
+            assert caplog.messages == []
+            chosen = sorted({i["subject"] for i in datalist(cohort, "training", fraction=0.25)})
+            datalist(cohort, "unlabeled", fraction=0.25)
+        assert caplog.messages == [
+            f"labels: 20 % of the training images (asked: 25 %), 4 of 20 scans, 2 of 10 subjects: {', '.join(chosen)}"
+        ]
+
+
+class TestSectionItems:
+    def test_only_the_section_asked_for_is_judged_and_no_file(self, cohort: Path) -> None:
+        (cohort / "images/s1_1.nii.gz").unlink()
+        (cohort / "images/s21_1.nii.gz").unlink()
+        content = json.loads((cohort / "dataset.json").read_text())
+        del content["training"][0]["label"]
+        content["training"].append(content["training"][1])
+        (cohort / "dataset.json").write_text(json.dumps(content))
+        assert [i["scan"] for i in section_items(cohort, "test")] == ["s21_1", "s22_1"]
+
+    @pytest.mark.parametrize(
+        ("test", "fault"),
+        [
+            ([{"subject": "a"}], r"test\[0\] has no `image`"),
+            ([{"image": "a.nii"}], r"test\[0\] \(a\.nii\) has no `subject`"),
+            ([item(30), item(30)], "scan s30_1 of subject s30 is listed twice"),
+            ([], "no items in 'test'"),
+        ],
+    )
+    def test_refusals(self, cohort: Path, test: list, fault: str) -> None:
+        write(cohort, {**json.loads((cohort / "dataset.json").read_text()), "test": test})
+        with pytest.raises(InputError, match=fault):
+            section_items(cohort, "test")
+        with pytest.raises(InputError, match="one of training"):
+            section_items(cohort, "tests")
+
+
+def test_slice_counts_follow_the_depth_axis(tmp_path: Path) -> None:
+    affine = np.diag([-0.2, 0.5, 0.3, 1.0])
+    items = []
+    for n, shape in enumerate([(5, 7, 11), (3, 2, 4)]):
+        items.append({"image": str(tmp_path / f"{n}.nii.gz")})
+        nib.save(nib.Nifti1Image(np.zeros(shape, np.uint8), affine), items[-1]["image"])
+    assert slice_counts(items) == [12, 5]
+    assert slice_counts(items, 0) == slice_counts(items, "L") == [18, 6]
+    with pytest.raises(InputError, match=r"none\.nii: found no such file"):
+        slice_counts([{"image": str(tmp_path / "none.nii")}])
+
+
+def test_names_are_the_same_everywhere() -> None:
+    assert item_names({"image": "a/P01.left.nii.gz"}) == ("P01.left", "P01.left")
+    assert item_names({"image": "a/b.mha", "scan": "left"}) == ("left", "left")
+    assert item_names({"image": "a/b.mha", "subject": 3}) == ("3", "b")
+    assert item_names({"image": "a/b.mha", "subject": None, "scan": None}) == ("b", "b")

@@ -91,8 +91,8 @@ def test_leak_duplicate_and_missing_key(cohort: Path, capsys: pytest.CaptureFixt
     found = "\n".join(faults(cohort, capsys))
     assert "subject s1 is in training and test" in found
     assert "subject s2 is in training and test" in found
-    assert "scan s2 is listed twice (training[1] and test[2])" in found
-    assert "training[3] has no `label`" in found
+    assert "scan s2 of subject s2 is listed twice: training[1] (s2.nii.gz) and test[2] (s2.nii.gz)" in found
+    assert "training[3] (s4.nii.gz) has no `label`" in found
 
 
 def test_split_file_is_found_in_the_cohort(cohort: Path, capsys: pytest.CaptureFixture[str]) -> None:

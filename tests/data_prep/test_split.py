@@ -86,6 +86,22 @@ def test_nested_and_like_datalist(cohort: Path) -> None:
     assert sorted({i["subject"] for i in datalist(cohort, "training", fraction=0.05)}) == first
 
 
+@pytest.mark.parametrize(("option", "axis"), [([], 2), (["--depth-axis", "0"], 0), (["--depth-axis", "P"], "P")])
+def test_split_and_datalist_choose_the_same_where_scans_differ(cohort: Path, option: list, axis: int | str) -> None:
+    # Sizes along the three axes that would give three answers, were another pair of them counted.
+    for s in range(1, 11):
+        for k in range(2):
+            data = np.zeros((2 + 7 * (s % 2), 2 + 5 * (s % 3), 2 + 9 * (s % 4)), np.uint8)
+            for kind in ("image", "label"):
+                nib.save(nib.Nifti1Image(data, np.eye(4)), cohort / f"{kind}s/s{s}_{k}.nii")
+    for percent in (10, 30, 45, 60, 80):
+        out = cohort / "mine.json"
+        assert main(["split", str(cohort), "--fraction", str(percent), "--out", str(out), *option]) == 0
+        for section in ("training", "unlabeled"):
+            expected = datalist(cohort, section, fraction=percent / 100, depth_axis=axis)
+            assert read_cohort(out)[section] == expected
+
+
 def test_by_image(cohort: Path) -> None:
     assert main(["split", str(cohort), "--fraction", "0.5", "--by", "image"]) == 0
     new = read_cohort(cohort / "split_50_image.json")

@@ -104,3 +104,13 @@ def test_bad_arguments(folders: tuple[Path, Path], tmp_path: Path) -> None:
         evaluate_folders(*folders, tmp_path / "out", kind="fused")
     with pytest.raises(InputError, match="no such file"):
         evaluate_folders(tmp_path / "nowhere", folders[1], tmp_path / "out")
+
+
+def test_two_scans_of_one_file_name_are_refused(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    cohort = json.loads((folders[0] / "dataset.json").read_text())
+    (folders[0] / "more").mkdir()
+    (folders[0] / "images/a_2.nii.gz").rename(folders[0] / "more/a_1.nii.gz")
+    cohort["test"][1]["image"] = "more/a_1.nii.gz"
+    (folders[0] / "dataset.json").write_text(json.dumps(cohort))
+    with pytest.raises(InputError, match=r"more/a_1\.nii\.gz: found the file name 'a_1' that .*images/a_1\.nii\.gz"):
+        evaluate_folders(*folders, tmp_path / "out")
