@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["BACKGROUND", "LAYERS", "LAYER_COLOURS", "LAYER_NAMES", "NUM_CLASSES"]
-
-BACKGROUND = 0
+__all__ = ["LAYERS", "LAYER_COLOURS", "LAYER_NAMES", "NUM_CLASSES"]
 
 LAYER_NAMES: dict[int, str] = {
     0: "background",
