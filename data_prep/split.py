@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import relative_items, write_json
-from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, read_cohort
+from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, read_cohort, split_fraction
 from grn_monai.data.names import item_names
 from grn_monai.data.selection import select_labelled, slice_counts
 from grn_monai.errors import InputError
@@ -141,8 +141,7 @@ def write_split(
     """
     # With sizes the sections are made anew, so that a leak in the old ones is no fault.
     cohort, file = load_cohort(path) if sizes else (read_cohort(path), path)
-    earlier = cohort.get("split")
-    if fraction < 1 and isinstance(earlier, dict) and earlier.get("fraction", 1) < 1:
+    if fraction < 1 and split_fraction(cohort) < 1:
         mend = f"Split {COHORT_FILE} instead."
         raise InputError(file, "a split file that is already reduced", "a file with all labels", mend)
     if sizes is not None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from grn_monai.errors import InputError
 
-__all__ = ["make_folder", "replacing", "write_whole"]
+__all__ = ["file_stamps", "make_folder", "replacing", "write_whole"]
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -28,6 +28,20 @@ def make_folder(path: str | os.PathLike[str]) -> None:
     except OSError as error:
         found = f"a place that cannot be written to ({error.strerror})"
         raise InputError(path, found, "a folder you may write to", "Choose another folder.") from error
+
+
+def file_stamps(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
+    """Time of change (ns) and size of a volume's files: the one named and, of an ``.mhd``, the voxels beside it.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    source = Path(path)
+    if not source.exists():
+        raise InputError(source, "no such file", "a volume", "Check the path.")
+    voxels = (source.with_suffix(".raw"), source.with_suffix(".zraw"))
+    stats = [p.stat() for p in (source, *voxels) if p.exists()]
+    return [(stat.st_mtime_ns, stat.st_size) for stat in stats]
 
 
 @contextlib.contextmanager

@@ -20,7 +20,7 @@ import torch
 
 from grn_monai.data.volume import read_volume
 from grn_monai.errors import InputError
-from grn_monai.files import replacing
+from grn_monai.files import file_stamps, replacing
 from grn_monai.labels import NUM_CLASSES
 from grn_monai.transforms.depth import DepthLast
 from grn_monai.transforms.echo import echo_range, scale_echo
@@ -99,11 +99,7 @@ class VolumeCache:
             InputError: the source cannot be found.
         """
         source = Path(path).absolute()
-        # The voxels of an .mhd lie in a file beside it.
-        parts = [p for p in (source, source.with_suffix(".raw"), source.with_suffix(".zraw")) if p.exists()]
-        if source not in parts:
-            raise InputError(source, "no such file", "a volume", "Check the path.")
-        stamps = [(p.stat().st_mtime_ns, p.stat().st_size) for p in parts]
+        stamps = file_stamps(source)
         depth = (self.depth_last.depth_axis, self.depth_last.depth_reversed)
         options = (self.num_classes,) if kind == "label" else (self.mode, self.lower, self.upper)
         digest = hashlib.sha256(repr((_FORMAT, str(source), stamps, kind, depth, options)).encode()).hexdigest()

@@ -18,11 +18,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from grn_monai.data.faults import SECTIONS, cohort_faults, duplicate_faults, key_faults
 from grn_monai.data.names import default_scans, item_names
 from grn_monai.data.selection import select_labelled, slice_counts
 from grn_monai.errors import InputError
@@ -36,15 +36,12 @@ __all__ = [
     "read_cohort",
     "section_items",
     "select_labelled",
+    "split_fraction",
 ]
 
 COHORT_FILE = "dataset.json"
 """Name of the file that describes a cohort, inside the cohort's folder."""
 
-SECTIONS: tuple[str, ...] = ("training", "validation", "test", "unlabeled")
-"""The sections of a cohort file. ``unlabeled`` belongs to the training side."""
-
-_LABEL_NEEDED = ("training", "validation")
 _SHOWN_FAULTS = 10
 _SHOWN_NAMES = 10
 
@@ -169,84 +166,10 @@ def _absolute(item: Any, base: Path, file: Path, section: str) -> dict[str, Any]
     return item
 
 
-def cohort_faults(cohort: dict[str, Any], files_of: Iterable[str] = SECTIONS) -> list[str]:
-    """List everything that is wrong with the items of a cohort that `load_cohort` returned.
-
-    Args:
-        cohort: content with absolute paths.
-        files_of: sections whose files must exist.
-
-    Returns:
-        One short line per fault; empty when the cohort is sound. Files are only looked for, not opened.
-    """
-    return [
-        *_key_faults(cohort, SECTIONS),
-        *_label_faults(cohort),
-        *_file_faults(cohort, files_of),
-        *_duplicate_faults(cohort, SECTIONS),
-        *_leak_faults(cohort),
-    ]
-
-
-def _items(cohort: dict[str, Any], sections: Iterable[str] = SECTIONS) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The items with their place, such as ``training[3] (s4.nii.gz)``."""
-    for section in sections:
-        for i, item in enumerate(cohort[section]):
-            image = item.get("image")
-            yield f"{section}[{i}]" + (f" ({Path(image).name})" if isinstance(image, str) else ""), item
-
-
-def _key_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
-    # A user's own list may know no subjects at all; then each scan counts as one (see `item_names`).
-    subjects_known = any("subject" in item for _, item in _items(cohort))
-    for place, item in _items(cohort, sections):
-        if not isinstance(item.get("image"), str):
-            yield f"{place} has no `image`"
-        if subjects_known and "subject" not in item:
-            yield f"{place} has no `subject` while others have one"
-
-
-def _label_faults(cohort: dict[str, Any]) -> Iterator[str]:
-    for place, item in _items(cohort, _LABEL_NEEDED):
-        if not isinstance(item.get("label"), str):
-            yield f"{place} has no `label` (scans without one belong in `unlabeled`)"
-    for place, item in _items(cohort, ("unlabeled",)):
-        if "label" in item:
-            yield f"{place} has a `label` (unlabelled items carry none)"
-
-
-def _file_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
-    for place, item in _items(cohort, sections):
-        for key in ("image", "label"):
-            if isinstance(item.get(key), str) and not Path(item[key]).is_file():
-                yield f"{place}: {key} {item[key]} does not exist"
-
-
-def _duplicate_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
-    seen: dict[tuple[str, ...], str] = {}
-    for place, item in _items(cohort, sections):
-        keys: list[tuple[str, ...]] = [(key, str(item[key])) for key in ("image", "label") if key in item]
-        if "scan" in item:
-            subject, scan = item_names(item)
-            keys.insert(0, ("scan", scan, "of subject", subject) if "subject" in item else ("scan", scan))
-        # An item listed twice is reported for the first of its keys only.
-        again = next((key for key in keys if key in seen), None)
-        if again is not None:
-            yield f"{' '.join(again)} is listed twice: {seen[again]} and {place}"
-        for key in keys:
-            seen.setdefault(key, place)
-
-
-def _leak_faults(cohort: dict[str, Any]) -> Iterator[str]:
-    sides: dict[str, set[str]] = {}
-    for section in SECTIONS:
-        side = "training" if section == "unlabeled" else section
-        for item in cohort[section]:
-            if "subject" in item:
-                sides.setdefault(str(item["subject"]), set()).add(side)
-    for subject, found in sides.items():
-        if len(found) > 1:
-            yield f"subject {subject} is in {' and '.join(side for side in SECTIONS if side in found)}"
+def split_fraction(cohort: dict[str, Any]) -> float:
+    """Share of the labels that a split file says it kept; 1 for a cohort that was not reduced."""
+    split = cohort.get("split")
+    return split.get("fraction", 1) if isinstance(split, dict) else 1
 
 
 def section_items(path: str | PathLike[str], section: str) -> list[dict[str, Any]]:
@@ -265,7 +188,7 @@ def section_items(path: str | PathLike[str], section: str) -> list[dict[str, Any
     """
     _check_section(section)
     cohort, file = load_cohort(path)
-    _refuse(file, [*_key_faults(cohort, (section,)), *_duplicate_faults(cohort, (section,))])
+    _refuse(file, [*key_faults(cohort, (section,)), *duplicate_faults(cohort, (section,))])
     items: list[dict[str, Any]] = cohort[section]
     _check_filled(items, file, section)
     return items
@@ -323,15 +246,13 @@ def datalist(
     cohort, _ = load_cohort(file)
     reduced = fraction != 1 and section in ("training", "unlabeled")
     _refuse(file, cohort_faults(cohort, dict.fromkeys(("training", section)) if reduced else (section,)))
-    if fraction != 1:
-        earlier = cohort.get("split", {}).get("fraction", 1) if isinstance(cohort.get("split"), dict) else 1
-        if earlier < 1:
-            raise InputError(
-                file,
-                f"a split file already reduced to fraction {earlier:g}, and fraction={fraction!r} on top",
-                f"one of the two: a reduced split file, or a fraction of {COHORT_FILE}",
-                f"Leave fraction at 1, or use split: {COHORT_FILE}.",
-            )
+    if fraction != 1 and (earlier := split_fraction(cohort)) < 1:
+        raise InputError(
+            file,
+            f"a split file already reduced to fraction {earlier:g}, and fraction={fraction!r} on top",
+            f"one of the two: a reduced split file, or a fraction of {COHORT_FILE}",
+            f"Leave fraction at 1, or use split: {COHORT_FILE}.",
+        )
     items: list[dict[str, Any]] = cohort[section]
     if reduced:
         training = cohort["training"]

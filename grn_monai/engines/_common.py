@@ -17,6 +17,7 @@ from torch.optim.optimizer import Optimizer
 __all__ = [
     "JointKeys",
     "at_least_float32",
+    "bfloat16_pays",
     "check_optimizer",
     "frozen",
     "grad_norm",

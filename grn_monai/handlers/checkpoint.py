@@ -14,7 +14,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 
 from grn_monai.errors import InputError
-from grn_monai.files import replacing
+from grn_monai.files import file_stamps, replacing
 
 __all__ = ["BestCheckpointSaver", "ModelLoader", "ResumeHandler", "fingerprint", "load_model", "save_atomic"]
 
@@ -106,8 +106,7 @@ def fingerprint(*datalists: Sequence[Mapping[str, Any]]) -> str:
         for item in items:
             for key in ("image", "label"):
                 if item.get(key) is not None:
-                    stat = os.stat(item[key])
-                    digest.update(repr((key, str(item[key]), stat.st_size, stat.st_mtime_ns)).encode())
+                    digest.update(repr((key, str(item[key]), file_stamps(item[key]))).encode())
         digest.update(b"|")
     return digest.hexdigest()[:16]
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from ignite.engine import Engine, Events
@@ -13,7 +11,6 @@ from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 
-from grn_monai.data.volume import scan_name
 from grn_monai.metrics import LayerEvaluation
 from grn_monai.transforms import OrderedLayers
 
@@ -23,9 +20,9 @@ __all__ = ["LayerEvaluationHandler"]
 class LayerEvaluationHandler:
     """Score raw slices, fused and decoded predictions of every scan and write the tables.
 
-    Attach it to a ``ScanEvaluator`` whose inferer is ``TwoPlaneInferer(return_planes=True)``. Image and label have
-    to be in the scan frame (depth last). The decoded labels are put into the output as ``decoded`` for the
-    postprocessing that saves them.
+    Attach it to a ``ScanEvaluator`` over a ``ScanDataset``, with ``TwoPlaneInferer(return_planes=True)`` as inferer.
+    Image and label have to be in the scan frame (depth last). The decoded labels are put into the output as
+    ``decoded`` for the postprocessing that saves them.
 
     Args:
         output_dir: folder of ``metrics.json``, ``scans.csv`` and ``slices.csv``.
@@ -58,10 +55,9 @@ class LayerEvaluationHandler:
         decoded = []
         for i, fused in enumerate(volumes["pred"]):
             decoded.append(self.decode(fused))
-            name = scan_name(image.meta["filename_or_obj"][i])
             self.evaluation.add(
-                subject=_entry(batch, "subject", i, name),
-                scan=_entry(batch, "scan", i, name),
+                subject=str(batch["subject"][i]),
+                scan=str(batch["scan"][i]),
                 truth=_labels(volumes["label"][i, 0]),
                 predictions={
                     "slice": {plane: _labels(volumes[plane][i].argmax(0)) for plane in ("sagittal", "transverse")},
@@ -75,10 +71,6 @@ class LayerEvaluationHandler:
     def _write(self, engine: Engine) -> None:
         if self.evaluation.scans:
             self.evaluation.write(self.output_dir)
-
-
-def _entry(batch: Mapping[str, Any], key: str, index: int, default: str) -> str:
-    return str(batch[key][index]) if key in batch else default
 
 
 def _labels(x: torch.Tensor) -> torch.Tensor:

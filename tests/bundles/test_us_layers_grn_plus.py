@@ -78,7 +78,7 @@ def test_command_line_ends_on_one_clear_line(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("update", ["joint", "alternate"])
 def test_two_processes_train_and_only_the_first_writes(update: str, cohort: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--master_port=29577"]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     overrides = ["--slice_size", "[32,32]", "--epochs", "1", "--batch_size", "4", "--base_channels", "4"]
     overrides += ["--segmentor_update", update]
     done = subprocess.run(
