@@ -7,6 +7,7 @@ from .cohort import datalist, read_cohort
 from .scans import ScanDataset, scan_list
 from .selection import select_labelled
 from .slices import SliceDataset
+from .two_stream import TwoStreamBatchSampler, TwoStreamDataset, two_stream_collate
 from .volume import EXTENSIONS, VolumeHeader, check_same_geometry, read_header, read_volume, scan_name
 from .writer import AtomicNibabelWriter
 
@@ -15,6 +16,8 @@ __all__ = [
     "AtomicNibabelWriter",
     "ScanDataset",
     "SliceDataset",
+    "TwoStreamBatchSampler",
+    "TwoStreamDataset",
     "VolumeCache",
     "VolumeHeader",
     "check_same_geometry",
@@ -25,4 +28,5 @@ __all__ = [
     "scan_list",
     "scan_name",
     "select_labelled",
+    "two_stream_collate",
 ]

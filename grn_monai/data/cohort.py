@@ -201,12 +201,26 @@ def _check_section(section: str) -> None:
 
 def _check_filled(items: list[dict[str, Any]], file: Path, section: str) -> None:
     if not items:
-        mend = (
-            "Set fraction below 1, so that the training scans not chosen become unlabelled, or list some."
-            if section == "unlabeled"
-            else "Use a file that lists some, or another section."
-        )
+        mend = "Use a file that lists some, or another section."
         raise InputError(file, f"no items in {section!r}", "at least one", mend)
+
+
+def _nothing_unlabelled(file: Path, cohort: dict[str, Any], fraction: float, by: str) -> InputError:
+    """The error for a fraction that leaves no training scan unlabelled, in a file that lists none itself."""
+    noun = "scan" if by == "image" else "subject"
+    training = cohort["training"]
+    groups = len(training if by == "image" else {item_names(item)[0] for item in training})
+    of = f"{groups} training {noun}{'s' * (groups != 1)}"
+    found = f"no items in 'unlabeled', and fraction {fraction:g} of {of} leaves none unlabelled"
+    if (earlier := split_fraction(cohort)) < 1:
+        found = f"no items in 'unlabeled' of a split file reduced to fraction {earlier:g}"
+        mend = f"Use split: {COHORT_FILE} with a lower fraction, or make the file again (`python -m data_prep split`)."
+    elif groups < 2:
+        mend = f"List scans of another subject: in `unlabeled` without their labels, or in `training` ({file.name})."
+    else:
+        # No share is farther from a half than that of all, and of two equally near shares the smaller is taken.
+        mend = f"Lower fraction (up to 0.5 always leaves a {noun} unlabelled), or list unlabelled scans in {file.name}."
+    return InputError(file, found, "at least one unlabelled scan", mend)
 
 
 def datalist(
@@ -238,8 +252,8 @@ def datalist(
 
     Raises:
         InputError: anything `read_cohort` or `select_labelled` refuses, except that only the files of the items
-            needed must exist; an unknown section, a fraction below 1 of a split file that is already reduced, or a
-            section without items.
+            needed must exist; an unknown section, a fraction below 1 of a split file that is already reduced, a
+            section without items, or a fraction that leaves nothing unlabelled.
     """
     file = Path(dataset_dir) / split
     _check_section(section)
@@ -260,6 +274,8 @@ def datalist(
         items = labelled if section == "training" else items + rest
         if section == "training":
             _log_choice(fraction, share, labelled, training)
+    if section == "unlabeled" and not items:
+        raise _nothing_unlabelled(file, cohort, fraction, by)
     _check_filled(items, file, section)
     return items
 

@@ -284,13 +284,39 @@ class TestDatalist:
             datalist(cohort, "train")
         with pytest.raises(InputError, match="fraction"):
             datalist(cohort, "training", fraction=5)
-        with pytest.raises(InputError, match="no items in 'unlabeled'"):
-            datalist(cohort, "unlabeled")
         content = json.loads((cohort / "dataset.json").read_text())
         write(cohort, {**content, "split": {"fraction": 0.1}}, "reduced.json")
         with pytest.raises(InputError, match="already reduced"):
             datalist(cohort, "training", split="reduced.json", fraction=0.5)
         assert len(datalist(cohort, "training", split="reduced.json")) == 20
+
+    @pytest.mark.parametrize(
+        ("subjects", "options", "found", "mend"),
+        [
+            (10, {}, "fraction 1 of 10 training subjects", "Lower fraction (up to 0.5"),
+            (2, {"fraction": 0.99}, "fraction 0.99 of 2 training subjects", "leaves a subject unlabelled"),
+            (2, {"fraction": 0.99, "by": "image"}, "fraction 0.99 of 4 training scans", "leaves a scan unlabelled"),
+            (1, {"fraction": 0.1}, "fraction 0.1 of 1 training", "List scans of another subject"),
+            (0, {}, "fraction 1 of 0 training", "List scans of another subject"),
+        ],
+    )
+    def test_a_fraction_that_leaves_nothing_unlabelled(
+        self, tmp_path: Path, subjects: int, options: dict, found: str, mend: str
+    ) -> None:
+        training = [item(s, k) for s in range(1, subjects + 1) for k in (1, 2)]
+        write(tmp_path, {"labels": LABELS, "training": training})
+        with pytest.raises(InputError) as error:
+            datalist(tmp_path, "unlabeled", **options)
+        assert found in error.value.found
+        assert mend in error.value.mend
+        if subjects > 1:  # what the message advises works
+            assert datalist(tmp_path, "unlabeled", **{**options, "fraction": 0.5})
+
+    def test_a_reduced_split_file_that_labels_everyone(self, cohort: Path) -> None:
+        content = json.loads((cohort / "dataset.json").read_text())
+        write(cohort, {**content, "split": {"fraction": 0.99}}, "reduced.json")
+        with pytest.raises(InputError, match=r"reduced\.json: .*reduced to fraction 0\.99.*split: dataset\.json"):
+            datalist(cohort, "unlabeled", split="reduced.json")
 
     def test_works_without_data_prep(self, cohort: Path) -> None:
         code = (
