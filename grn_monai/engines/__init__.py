@@ -3,7 +3,18 @@
 from __future__ import annotations
 
 from ._common import JointKeys, bfloat16_pays
+from .adversarial_trainer import AdversarialJointTrainer
 from .evaluators import ScanEvaluator, SGEEvaluator
 from .joint_trainer import JointEvents, JointTrainer
+from .semi_supervised_joint_trainer import SemiSupervisedJointTrainer
 
-__all__ = ["JointEvents", "JointKeys", "JointTrainer", "SGEEvaluator", "ScanEvaluator", "bfloat16_pays"]
+__all__ = [
+    "AdversarialJointTrainer",
+    "JointEvents",
+    "JointKeys",
+    "JointTrainer",
+    "SGEEvaluator",
+    "ScanEvaluator",
+    "SemiSupervisedJointTrainer",
+    "bfloat16_pays",
+]

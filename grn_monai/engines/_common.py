@@ -26,6 +26,7 @@ __all__ = [
     "mixes_samples",
     "plain_tensor",
     "unwrapped",
+    "without_statistics",
 ]
 
 
@@ -40,6 +41,11 @@ class JointKeys(StrEnum):
     GRAD_NORM_GENERATOR = "grad_norm_generator"
     GRAD_NORM_SEGMENTOR = "grad_norm_segmentor"
     GRAD_NORM_SEGMENTOR_STAGE1 = "grad_norm_segmentor_stage1"
+    GRAD_NORM_DISCRIMINATOR = "grad_norm_discriminator"
+    DISCRIMINATOR_LOSS = "discriminator_loss"
+    ADVERSARIAL_LOSS = "adversarial_loss"
+    L1_LOSS = "l1_loss"
+    UNLABELED = "unlabeled"
 
 
 def bfloat16_pays(device: str | torch.device) -> bool:
@@ -82,6 +88,23 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
     finally:
         for buffer, value in zip(module.buffers(), before, strict=True):
             buffer.copy_(value)
+
+
+@contextmanager
+def without_statistics(module: nn.Module) -> Iterator[None]:
+    """Inside, a pass in training mode does not enter BatchNorm's running statistics.
+
+    Unlike ``kept_buffers`` it may be used where gradients are wanted: nothing is written in place.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    momenta = [m.momentum for m in norms]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
 
 
 def mixes_samples(module: nn.Module) -> bool:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .discriminator import PatchDiscriminator
 from .enhanced_segmentor import EnhancedSegmentor
 from .generator import ResidualBlock, ResNetGenerator
 
-__all__ = ["EnhancedSegmentor", "ResNetGenerator", "ResidualBlock"]
+__all__ = ["EnhancedSegmentor", "PatchDiscriminator", "ResNetGenerator", "ResidualBlock"]

@@ -1,0 +1,151 @@
+"""GRN-SEL: joint training of a generator and a segmentor with a discriminator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from monai.losses import PatchAdversarialLoss
+from torch import nn
+from torch.nn.functional import l1_loss
+from torch.optim.optimizer import Optimizer
+
+from ._common import JointKeys, at_least_float32, check_optimizer, frozen, grad_norm, unwrapped
+from ._phases import JointEvents, LabelledPhase, Phase
+from .joint_trainer import JointTrainer
+
+__all__ = ["AdversarialJointTrainer", "check_weights", "discriminator_loss"]
+
+
+def check_weights(**weights: float) -> None:
+    """Refuse weights of losses that are negative: the network would be trained to be bad at them.
+
+    Raises:
+        ValueError: naming the weight.
+    """
+    for name, value in weights.items():
+        if not value >= 0:  # NaN too
+            raise ValueError(f"{name} must not be negative, got {value!r}. Only seg_weight may be, as an ablation.")
+
+
+def discriminator_loss(
+    discriminator: nn.Module, loss: Callable, real: torch.Tensor, generated: torch.Tensor
+) -> torch.Tensor:
+    """``½ [MSE(D(x), 1) + MSE(D(x̂), 0)]``, 0-d; x̂ without its graph.
+
+    Two passes: in one, BatchNorm would mix real and generated images and give them away.
+    """
+    on_real = loss(at_least_float32(discriminator(real)), target_is_real=True, for_discriminator=True)
+    on_generated = discriminator(generated.detach())
+    return 0.5 * (on_real + loss(at_least_float32(on_generated), target_is_real=False, for_discriminator=True))
+
+
+class AdversarialJointTrainer(JointTrainer):
+    """Train a generator G, a segmentor S and a discriminator D together, as GRN-SEL does.
+
+    One iteration, with images x ``(B, C, H, W)`` and labels y ``(B, 1, H, W)``:
+
+    1. ``x̂ = G(x)``; ``L_D = ½ [MSE(D(x), 1) + MSE(D(x̂), 0)]`` with x̂ detached; step ``discriminator_optimizer``.
+    2. Stage 1, with the updated D: ``L_G = adv_weight · MSE(D(x̂), 1) + seg_weight · loss(S(x̂), y) + l1_weight ·
+       mean|x̂ - x|``; step ``joint_optimizer``.
+    3. Stage 2: L_S as in ``JointTrainer``.
+
+    The output has, beside what ``JointTrainer`` puts there, the scalars ``discriminator_loss`` (L_D),
+    ``adversarial_loss`` and ``l1_loss`` (unweighted) and ``grad_norm_discriminator``.
+
+    Args:
+        discriminator: D, image to a map of judgements.
+        discriminator_optimizer: steps D alone.
+        segmentor_update: ``"alternate"`` by default, as Algorithm 1 is printed; GRN's text moves S on L_G too
+            (``"joint"``).
+        seg_weight: λ_seg. Negative, G makes images that are hard to segment (an ablation).
+        adv_weight: λ_adv. With 0, D is left out of the iteration.
+        l1_weight: λ_L1.
+        adversarial_loss: called as ``loss(judgements, target_is_real=…, for_discriminator=…)``; default: least
+            squares without activation.
+        **kwargs: as in ``JointTrainer``.
+
+    Raises:
+        ValueError: for a negative weight beside ``seg_weight``, all weights of L_G zero, a
+            ``discriminator_optimizer`` that holds the wrong parameters, and whatever ``JointTrainer`` refuses.
+
+    Source: "Generative Reinforcement Network (GRN) for Tissue Layer Segmentation in Chronic Low-back Pain
+    (cLBP) assessment", arXiv 2501.17690.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        discriminator: nn.Module,
+        discriminator_optimizer: Optimizer,
+        segmentor_update: str = "alternate",
+        seg_weight: float = 100.0,
+        adv_weight: float = 1.0,
+        l1_weight: float = 100.0,
+        adversarial_loss: Callable | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_weights(adv_weight=adv_weight, l1_weight=l1_weight)
+        # Set before super().__init__: handlers attach inside it and may look at them.
+        self.discriminator = discriminator
+        self.discriminator_optimizer = discriminator_optimizer
+        self.adv_weight = adv_weight
+        self.l1_weight = l1_weight
+        self.adversarial_loss = adversarial_loss or PatchAdversarialLoss(no_activation_leastsq=True)
+        options: dict[str, Any] = {**kwargs, "segmentor_update": segmentor_update, "seg_weight": seg_weight}
+        super().__init__(*args, **options)
+        others = {"generator": self.generator, "network": self.network}
+        check_optimizer(
+            "discriminator_optimizer", discriminator_optimizer, holds={"discriminator": discriminator}, lacks=others
+        )
+        for name, part in (("optimizer", "network"), ("joint_optimizer", "generator")):
+            lacks = {"discriminator": discriminator}
+            check_optimizer(name, getattr(self, name), holds={part: others[part]}, lacks=lacks)
+        self._add_scaler("discriminator_scaler")
+
+    def _check_losses(self) -> None:
+        if self.seg_weight == self.adv_weight == self.l1_weight == 0:
+            raise ValueError("seg_weight, adv_weight and l1_weight are all 0: the generator has no loss.")
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Every optimizer by its name, for checkpoints."""
+        return {**super().optimizers, "discriminator_optimizer": self.discriminator_optimizer}
+
+    def phases(
+        self, engine: JointTrainer, inputs: torch.Tensor, targets: torch.Tensor, batchdata: Mapping[str, Any]
+    ) -> Sequence[Phase]:
+        """List the labelled stream, with D."""
+        return [LabelledPhase(inputs, targets, engine.loss_function, engine.seg_weight, adversarial=True)]
+
+    def discriminator_stage(self, engine: JointTrainer, phase: Phase, generated: torch.Tensor) -> None:
+        """Step D on raw and enhanced images."""
+        if not phase.adversarial or self.adv_weight == 0:
+            return
+        out, scaler = engine.state.output, engine.state.discriminator_scaler
+        self.discriminator.train()
+        self.discriminator_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        with self._autocast(engine):
+            loss = discriminator_loss(self.discriminator, self.adversarial_loss, phase.inputs, generated)
+        out[phase.prefix + JointKeys.DISCRIMINATOR_LOSS] = loss.detach()
+        scaler.scale(loss).backward()
+        scaler.unscale_(self.discriminator_optimizer)
+        out[phase.prefix + JointKeys.GRAD_NORM_DISCRIMINATOR] = grad_norm(self.discriminator)
+        scaler.step(self.discriminator_optimizer)
+        scaler.update()
+        engine.fire_event(JointEvents.DISCRIMINATOR_COMPLETED)
+
+    def generator_losses(
+        self, engine: JointTrainer, phase: Phase, generated: torch.Tensor
+    ) -> dict[str, tuple[float, torch.Tensor]]:
+        """Adversarial term (with D frozen) and L1 distance to the raw image."""
+        terms: dict[str, tuple[float, torch.Tensor]] = {}
+        if phase.adversarial and self.adv_weight:
+            with frozen(self.discriminator):
+                judgements = unwrapped(self.discriminator)(generated)
+            loss = self.adversarial_loss(at_least_float32(judgements), target_is_real=True, for_discriminator=False)
+            terms[JointKeys.ADVERSARIAL_LOSS] = (self.adv_weight, loss)
+        if self.l1_weight:
+            terms[JointKeys.L1_LOSS] = (self.l1_weight, l1_loss(generated, phase.inputs))
+        return terms
