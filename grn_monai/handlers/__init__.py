@@ -1,11 +1,11 @@
-"""Handlers beside MONAI's: exact resume, best models, early stop, history and records of runs."""
+"""Handlers beside MONAI's: exact resume, best models, stops, history and records of runs."""
 
 from __future__ import annotations
 
 from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, fingerprint, load_model, save_atomic
 from .evaluation import LayerEvaluationHandler
 from .record import HistoryHandler, RunRecord, log_epoch, provenance, scalars
-from .training import EarlyStop, SeedEpochs
+from .training import EarlyStop, NonFiniteStop, SeedEpochs
 
 __all__ = [
     "BestCheckpointSaver",
@@ -13,6 +13,7 @@ __all__ = [
     "HistoryHandler",
     "LayerEvaluationHandler",
     "ModelLoader",
+    "NonFiniteStop",
     "ResumeHandler",
     "RunRecord",
     "SeedEpochs",

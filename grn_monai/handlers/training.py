@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -11,15 +13,22 @@ import torch
 from ignite.engine import Engine, Events
 from monai.data.utils import set_rnd
 from monai.handlers import EarlyStopHandler
+from torch import nn
 
-__all__ = ["EarlyStop", "SeedEpochs"]
+from grn_monai.errors import InputError
+
+__all__ = ["EarlyStop", "NonFiniteStop", "SeedEpochs"]
+
+_SHOWN_NAMES = 10
 
 
 class SeedEpochs:
     """Seed every random generator at the start of each epoch from the seed and the epoch's number.
 
     An epoch's data order, augmentation and noise are then a function of ``(seed, epoch)`` alone, so that a run
-    resumed after epoch n repeats what the uninterrupted run did in epoch n + 1.
+    resumed after epoch n repeats what the uninterrupted run did in epoch n + 1. A sampler or batch sampler of the data
+    loader that has a ``set_epoch`` (torch's ``DistributedSampler``, :class:`grn_monai.data.TwoStreamBatchSampler`) is
+    told the epoch, counted from 1.
 
     Args:
         seed: the run's seed.
@@ -44,6 +53,136 @@ class SeedEpochs:
         torch.manual_seed(seed)
         if self.dataset is not None:
             set_rnd(self.dataset, seed=seed)
+        loader = engine.state.dataloader
+        for name in ("batch_sampler", "sampler"):
+            set_epoch = getattr(getattr(loader, name, None), "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(engine.state.epoch)
+        # ignite makes the epoch's iterator after this event: in the first epoch of a run there is none yet, later the
+        # one before is found to be exhausted. With an epoch_length of its own it is not, and would go on with the old
+        # order, from a place that a resumed run cannot know.
+        length = engine.state.epoch_length
+        if engine._dataloader_iter is not None and length_hint(loader, length) != length:
+            engine.set_data(loader)
+
+
+def _on_host(values: Sequence[torch.Tensor]) -> list[float]:
+    """0-d tensors as floats, in one copy from their device."""
+    if not values:
+        return []
+    return torch.stack([v.detach().to(values[0].device, torch.float64) for v in values]).tolist()
+
+
+def _host_scalars(output: Any) -> dict[str, float]:
+    """What `grn_monai.handlers.scalars` gives, in one copy from the device; nothing where the output has no names."""
+    first = output[0] if isinstance(output, list) and output else output
+    if not isinstance(first, Mapping):
+        return {}
+    values = {str(k): v for k, v in first.items() if isinstance(v, float | int)}
+    tensors = {str(k): v for k, v in first.items() if isinstance(v, torch.Tensor) and v.ndim == 0}
+    return values | dict(zip(tensors, _on_host(list(tensors.values())), strict=True))
+
+
+def _shown(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+    return ", ".join(names[:_SHOWN_NAMES]) + more
+
+
+def _scans(batch: Any, key: str) -> list[str]:
+    """The scans of a batch (a dict, or the decollated list of dicts), each once."""
+    names: list[Any] = []
+    for item in batch if isinstance(batch, list) else [batch]:
+        value = item.get(key) if isinstance(item, Mapping) else None
+        names += value if isinstance(value, list | tuple) else [value]
+    return [str(name) for name in dict.fromkeys(names) if name is not None]
+
+
+def _scaled(engine: Engine) -> bool:
+    """Whether a float16 gradient scaler skips the steps whose gradients overflow."""
+    scalers = [*vars(engine.state).values(), getattr(engine, "scaler", None)]
+    return any(isinstance(s, torch.amp.GradScaler) and s.is_enabled() for s in scalers)
+
+
+class NonFiniteStop:
+    """Stop a training when a loss, a gradient norm or a weight is NaN or infinite, before such weights are saved.
+
+    Looked at are all 0-d scalars of the trainer's output after an iteration, and after each epoch the weights of the
+    trainer's ``network``, ``generator`` and ``discriminator``, as far as it has them. Gradient norms (``grad_norm…``)
+    may overflow while a float16 gradient scaler is at work, which then skips the step.
+
+    Attach it to the trainer before the handlers that validate and save.
+
+    Args:
+        interval: iterations between two looks, from 1. A look copies the scalars from the device, which waits there
+            for the iteration to end.
+
+    Raises:
+        InputError: an interval below 1. While training: a value that is not finite; the error names all terms and the
+            scans of the batch.
+    """
+
+    def __init__(self, interval: int = 1) -> None:
+        if interval < 1:
+            raise InputError("interval", repr(interval), "a whole number from 1", "Correct the option.")
+        self.interval = interval
+
+    def attach(self, engine: Engine) -> None:
+        """Register on the trainer."""
+        engine.add_event_handler(Events.ITERATION_COMPLETED(every=self.interval), self.check_output)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.check_weights)
+
+    def check_output(self, engine: Engine) -> None:
+        """Look at the scalars of the iteration.
+
+        Raises:
+            InputError: one of them is NaN or infinite.
+        """
+        terms = _host_scalars(engine.state.output)
+        broken = [k for k, v in terms.items() if not math.isfinite(v)]
+        if broken and _scaled(engine):
+            broken = [k for k in broken if not k.startswith("grad_norm")]
+        if broken:
+            values = ", ".join(f"{k} {terms[k]:g}" for k in broken)
+            every = f"; looked at every {self.interval} iterations" if self.interval > 1 else ""
+            found = f"{values} at iteration {engine.state.iteration} (epoch {engine.state.epoch}{every})"
+            raise self._error(found, terms, engine.state.batch)
+
+    def check_weights(self, engine: Engine) -> None:
+        """Look at the weights after an epoch.
+
+        Raises:
+            InputError: some are NaN or infinite, or a buffer, such as a running mean, is NaN.
+        """
+        for part in ("network", "generator", "discriminator"):
+            module = getattr(engine, part, None)
+            if not isinstance(module, nn.Module):
+                continue
+            good = {name: p.isfinite().all() for name, p in module.named_parameters()}
+            # A buffer may hold −∞ for good reason: a mask of attention.
+            good |= {name: ~b.isnan().any() for name, b in module.named_buffers()}
+            broken = [name for name, ok in zip(good, _on_host(list(good.values())), strict=True) if not ok]
+            if broken:
+                found = (
+                    f"weights of {part} that are NaN or infinite ({_shown(broken)}) after epoch {engine.state.epoch}"
+                )
+                raise self._error(found, _host_scalars(engine.state.output))
+
+    @staticmethod
+    def _error(found: str, terms: Mapping[str, float], batch: Any = None) -> InputError:
+        if terms:
+            found += f"; all terms: {', '.join(f'{k} {v:.4g}' for k, v in terms.items())}"
+        named = False
+        for key, noun in (("scan", "scans"), ("unlabeled_scan", "unlabelled scans")):
+            if scans := _scans(batch, key):
+                found += f"; {noun}: {_shown(scans)}"
+                named = True
+        return InputError(
+            "training",
+            found,
+            "finite losses, gradients and weights",
+            f"Look at {'these' if named else 'the'} scans (`python -m data_prep check`), lower learning_rate, or "
+            "switch off amp. The last good checkpoint was kept.",
+        )
 
 
 class EarlyStop(EarlyStopHandler):
