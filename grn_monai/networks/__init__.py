@@ -5,5 +5,13 @@ from __future__ import annotations
 from .discriminator import PatchDiscriminator
 from .enhanced_segmentor import EnhancedSegmentor
 from .generator import ResidualBlock, ResNetGenerator
+from .sync_norm import SyncBatchNorm2d, synchronised
 
-__all__ = ["EnhancedSegmentor", "PatchDiscriminator", "ResNetGenerator", "ResidualBlock"]
+__all__ = [
+    "EnhancedSegmentor",
+    "PatchDiscriminator",
+    "ResNetGenerator",
+    "ResidualBlock",
+    "SyncBatchNorm2d",
+    "synchronised",
+]
