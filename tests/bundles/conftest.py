@@ -15,7 +15,16 @@ from data_prep.simulate.cohort import simulate_cohort
 from data_prep.simulate.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-BUNDLES = ("us_layers_grn_plus", "us_layers_supervised")
+GRN: dict[str, Any] = {"base_channels": 4}
+ADVERSARIAL: dict[str, Any] = {**GRN, "discriminator_channels": 4}
+EXTRA: dict[str, dict[str, Any]] = {
+    "us_layers_grn_plus": GRN,
+    "us_layers_grn_sel": ADVERSARIAL,
+    "us_layers_grn_ssl": {**ADVERSARIAL, "fraction": 0.5},
+    "us_layers_supervised": {},
+}
+"""What each bundle needs beside ``SMALL`` to be small."""
+BUNDLES = tuple(EXTRA)
 SMALL: dict[str, Any] = {"slice_size": [32, 32], "device": "cpu", "epochs": 2, "batch_size": 8}
 
 
@@ -58,12 +67,20 @@ def cohort(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+class Trained(dict[str, Path]):
+    """Output folder of a short training of each bundle, made when it is first asked for."""
+
+    def __init__(self, cohort: Path, factory: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self.cohort, self.factory = cohort, factory
+
+    def __missing__(self, bundle: str) -> Path:
+        folder = self.factory.mktemp(bundle)
+        run(bundle, "train", dataset_dir=str(self.cohort), output_dir=str(folder), **SMALL, **EXTRA[bundle])
+        self[bundle] = folder
+        return folder
+
+
 @pytest.fixture(scope="session")
 def trained(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Output folder of a short training of each bundle."""
-    folders = {}
-    for bundle in BUNDLES:
-        folders[bundle] = tmp_path_factory.mktemp(bundle)
-        extra = {"base_channels": 4} if "grn" in bundle else {}
-        run(bundle, "train", dataset_dir=str(cohort), output_dir=str(folders[bundle]), **SMALL, **extra)
-    return folders
+    return Trained(cohort, tmp_path_factory)

@@ -15,7 +15,7 @@ import SimpleITK as sitk  # noqa: N813
 import torch
 
 from grn_monai.errors import InputError, find_input_error
-from tests.bundles.conftest import ROOT, SMALL, run, workflow
+from tests.bundles.conftest import EXTRA, ROOT, SMALL, run, workflow
 
 PHANTOM = ROOT / "tests" / "data" / "plus" / "SpinePhantomFreehandReconstructed.mha"
 SLICES = {"slice_size": SMALL["slice_size"], "device": "cpu"}
@@ -37,14 +37,18 @@ def same_grid(a: Path, b: Path) -> bool:
 class BundleContract:
     bundle: str
     checkpoint = "model.pt"
-    extra: dict[str, Any] = {}  # noqa: RUF012
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        return EXTRA[self.bundle]
 
     @pytest.mark.parametrize(
         ("configs", "kind"),
         [(("train",), "train"), (("train", "evaluate"), "train"), (("inference",), "infer")],
     )
     def test_properties_are_complete(self, configs: tuple[str, ...], kind: str, cohort: Path, tmp_path: Path) -> None:
-        flow = workflow(self.bundle, *configs, workflow_type=kind, dataset_dir=str(cohort), output_dir=str(tmp_path))
+        options = {"dataset_dir": str(cohort), "output_dir": str(tmp_path), **self.extra}
+        flow = workflow(self.bundle, *configs, workflow_type=kind, **options)
         assert flow.check_properties() == []
 
     def test_training_leaves_models_history_and_record(self, trained: dict[str, Path]) -> None:
@@ -56,7 +60,7 @@ class BundleContract:
         assert record["status"] == "completed"
         assert record["seed"] == 0
         assert record["versions"]["monai"] == "1.6.1"
-        assert record["resolved"]["fraction"] == 1.0
+        assert record["resolved"]["fraction"] == self.extra.get("fraction", 1.0)
         assert record["config"]["slice_size"] == [32, 32]
         assert list((folder / "tensorboard").glob("events*"))
         for name in ("models/model.pt", "checkpoint.pt"):

@@ -1,0 +1,91 @@
+"""Bundles of one family agree: an id that two of them have means the same in both, unless it is listed here."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.bundles.conftest import BUNDLES, ROOT
+
+CONFIGS = ("train", "evaluate", "inference", "multi_gpu", "no_sge", "freeze_segmentor", "no_seg_feedback")
+# Defaults that the papers fix for a method, and what follows from its networks.
+METHOD = {
+    "segmentor_update", "seg_weight", "train#trainer#_target_", "train#handlers#8#modules", "train#handlers#8#identity",
+    "initialize",
+}  # fmt: skip
+# GRN-SSL reads two streams.
+STREAMS = {"train#dataset", "train#dataloader"}
+# The baseline has one network and one optimizer, and knows neither S(G(x)) nor its best model.
+SUPERVISED = {
+    "network_def", "optimizer#params", "ckpt_path", "eval_dir", "imports", "train#trainer#network", "handlers",
+    "train#handlers#6#metric", "postprocessing", "validate#postprocessing", "inferer", "validate#inferer",
+    "validate#handlers", "validate#evaluator#_target_",
+}  # fmt: skip
+
+
+def flat(node: Any, prefix: str = "") -> dict[str, Any]:
+    """Every leaf of a config by its id."""
+    if isinstance(node, dict) and node:
+        pairs = list(node.items())
+    elif isinstance(node, list) and any(isinstance(v, dict | list) for v in node):
+        pairs = list(enumerate(node))
+    else:
+        return {prefix: node}
+    return {k: v for name, child in pairs for k, v in flat(child, f"{prefix}#{name}" if prefix else str(name)).items()}
+
+
+def ids(bundle: str, config: str) -> dict[str, Any]:
+    file = ROOT / "bundles" / bundle / "configs" / f"{config}.yaml"
+    return flat(yaml.safe_load(file.read_text())) if file.is_file() else {}
+
+
+def differences(a: str, b: str, config: str, allowed: set[str]) -> dict[str, tuple[Any, Any]]:
+    first, second = ids(a, config), ids(b, config)
+    return {
+        k: (first[k], second[k])
+        for k in first.keys() & second.keys()
+        if first[k] != second[k] and not any(k == x or k.startswith(x + "#") for x in allowed)
+    }
+
+
+GRN = [name for name in BUNDLES if "grn" in name]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize(("a", "b"), list(combinations(GRN, 2)))
+def test_ids_of_the_joint_methods(a: str, b: str, config: str) -> None:
+    allowed = METHOD | (STREAMS if "us_layers_grn_ssl" in (a, b) else set())
+    assert differences(a, b, config, allowed) == {}
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+@pytest.mark.parametrize("bundle", GRN)
+def test_ids_of_the_baseline(bundle: str, config: str) -> None:
+    allowed = METHOD | SUPERVISED | (STREAMS if bundle == "us_layers_grn_ssl" else set())
+    assert differences("us_layers_supervised", bundle, config, allowed) == {}
+
+
+def test_a_changed_default_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = ids
+
+    def changed(bundle: str, config: str) -> dict[str, Any]:
+        return {**before(bundle, config), **({"learning_rate": 0.1} if bundle.endswith("sel") else {})}
+
+    monkeypatch.setitem(globals(), "ids", changed)
+    found = differences("us_layers_grn_plus", "us_layers_grn_sel", "train", METHOD)
+    assert found == {"learning_rate": (0.0002, 0.1)}
+
+
+def test_every_bundle_has_the_ids_that_users_rely_on() -> None:
+    for bundle in BUNDLES:
+        train = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "train.yaml").read_text())
+        assert train["run"] == "@training"
+        assert train["training"] == ["$@train#trainer.run()"]
+        assert {"network_def", "dataset_dir", "split", "fraction", "seed", "output_dir", "epochs", "device"} <= set(
+            train
+        )
+        assert {"trainer", "dataset", "dataloader", "handlers", "inferer"} <= set(train["train"])
+        assert {"evaluator", "dataset", "dataloader", "handlers", "key_metric"} <= set(train["validate"])
