@@ -1,7 +1,12 @@
-"""Scores of layer segmentations: overlap, surface distances in mm, intervals, and the evaluation that joins them."""
+"""Scores of layer segmentations: overlap, surface distances in mm, intervals, and the evaluation that joins them.
+
+Beside them, what a generator changes in the scans: `EnhancementMeasure`.
+"""
 
 from __future__ import annotations
 
+from grn_monai.metrics.contrast import BOUNDARIES
+from grn_monai.metrics.enhancement import EnhancementMeasure, ScanEnhancement
 from grn_monai.metrics.evaluation import LayerEvaluation, ScanScores, SliceScores
 from grn_monai.metrics.folders import FolderEvaluation, evaluate_folders
 from grn_monai.metrics.overlap import dice_from_counts, dice_per_label, dice_per_slice, joint_counts
@@ -15,10 +20,13 @@ from grn_monai.metrics.statistics import (
 from grn_monai.metrics.surface import SurfaceScores, surface_distances, surface_scores
 
 __all__ = [
+    "BOUNDARIES",
+    "EnhancementMeasure",
     "FolderEvaluation",
     "LayerEvaluation",
     "MeanCI",
     "PairedDifference",
+    "ScanEnhancement",
     "ScanScores",
     "SliceScores",
     "SurfaceScores",
