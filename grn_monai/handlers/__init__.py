@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, fingerprint, load_model, save_atomic
+from .enhancement import EnhancementHandler
 from .evaluation import LayerEvaluationHandler
 from .record import HistoryHandler, RunRecord, log_epoch, provenance, scalars
 from .training import EarlyStop, NonFiniteStop, SeedEpochs
@@ -10,6 +11,7 @@ from .training import EarlyStop, NonFiniteStop, SeedEpochs
 __all__ = [
     "BestCheckpointSaver",
     "EarlyStop",
+    "EnhancementHandler",
     "HistoryHandler",
     "LayerEvaluationHandler",
     "ModelLoader",
