@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from grn_monai.labels import LAYER_NAMES
 from grn_monai.metrics.files import json_text
 from grn_monai.metrics.statistics import PairedDifference
 from grn_monai.report import figures, tables
+from grn_monai.report.enhancement import EnhancementSection, enhancement_section
 from grn_monai.report.load import RunFolder, read_run
 from grn_monai.report.palette import ERROR_COLOUR, LAYER_COLOURS, method_colours
 from grn_monai.report.panels import PlaneView, load_scan, plane_view
@@ -115,7 +116,19 @@ def _plain_differences(change: Mapping[str, Mapping[str, PairedDifference]], nam
     return {kind: difference._asdict() for kind, difference in change.get(name, {}).items()}
 
 
-def _render(run: RunFolder, change: Mapping[str, Any], provenance: Mapping[str, Any], count: int) -> str:
+def _enhancement_entry(section: EnhancementSection | None) -> dict[str, Any]:
+    if section is None:
+        return {}
+    return {"enhancement": {**section.content, "claims": [asdict(claim) for claim in section.claims]}}
+
+
+def _render(
+    run: RunFolder,
+    change: Mapping[str, Any],
+    enhancements: Mapping[str, EnhancementSection],
+    provenance: Mapping[str, Any],
+    count: int,
+) -> str:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     kind = tables.best_kind(run.methods)
@@ -147,6 +160,7 @@ def _render(run: RunFolder, change: Mapping[str, Any], provenance: Mapping[str, 
         dice_figure=figures.dice_figure(run.methods, kind, colours) if kind else None,
         scan_table=tables.scan_table(run.methods, kind) if kind else None,
         scans=scans,
+        enhancements=list(enhancements.values()),
         curves=figures.training_figures(run.trainings, colours),
         legend=[(LAYER_NAMES[label], colour) for label, colour in LAYER_COLOURS.items()],
         error_colour=ERROR_COLOUR,
@@ -190,7 +204,8 @@ def build_report(
     )
     change = tables.differences(run.methods, seed)
     provenance = _provenance(run)
-    html = _render(run, change, provenance, scans)
+    enhancements = {m.name: section for m in run.methods if (section := enhancement_section(m, run.notes))}
+    html = _render(run, change, enhancements, provenance, scans)
     content = {
         "title": run.title,
         "simulated": run.simulated,
@@ -199,6 +214,7 @@ def build_report(
                 "title": method.title,
                 **{kind: scores for kind, scores in method.metrics.items() if kind != "conventions"},
                 "difference_to_first": _plain_differences(change, method.name),
+                **_enhancement_entry(enhancements.get(method.name)),
             }
             for method in run.methods
         },

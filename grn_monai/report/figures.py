@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["dice_figure", "thickness_figure", "training_figures"]
+__all__ = ["dice_figure", "styled", "subplots", "svg_text", "thickness_figure", "training_figures"]
 
 # Drawn in this colour, then replaced by `currentColor`, so that one SVG suits a light and a dark page.
 _INK = "#010203"
@@ -52,7 +52,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _styled(draw: Callable[P, T]) -> Callable[P, T]:
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
     """Draw under the report's style, whatever the user's own matplotlib settings are."""
 
     @wraps(draw)
@@ -67,7 +67,7 @@ def _styled(draw: Callable[P, T]) -> Callable[P, T]:
     return wrapper
 
 
-def _svg(figure: Figure, name: str) -> str:
+def svg_text(figure: Figure, name: str) -> str:
     """The figure as an SVG element; `name` keeps the ids of several on one page apart."""
     import matplotlib
 
@@ -81,14 +81,14 @@ def _svg(figure: Figure, name: str) -> str:
     return re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)
 
 
-def _subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, npt.NDArray[Any]]:
+def subplots(rows: int, columns: int, width: float, height: float) -> tuple[Figure, npt.NDArray[Any]]:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, squeeze=False)
 
 
-@_styled
+@styled
 def dice_figure(methods: Sequence[Method], kind: str, colours: Mapping[str, str]) -> str | None:
     """Dice of each layer and method: a dot for each scan, the mean, and its subject-level bootstrap interval.
 
@@ -104,7 +104,7 @@ def dice_figure(methods: Sequence[Method], kind: str, colours: Mapping[str, str]
     having = [m for m in methods if any(row["kind"] == kind for row in m.scans)]
     if not having:
         return None
-    figure, grid = _subplots(1, 1, 9, 3.2)
+    figure, grid = subplots(1, 1, 9, 3.2)
     axes: Axes = grid[0, 0]
     width = 0.8 / len(having)
     rng = np.random.default_rng(0)
@@ -129,7 +129,7 @@ def dice_figure(methods: Sequence[Method], kind: str, colours: Mapping[str, str]
     axes.set_ylim(top=101)
     axes.grid(axis="y")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=len(having))
-    return _svg(figure, "dice")
+    return svg_text(figure, "dice")
 
 
 _CURVES: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
@@ -148,7 +148,7 @@ _COLUMN_TITLES = {
 }
 
 
-@_styled
+@styled
 def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) -> list[tuple[str, str]]:
     """Curves over the epochs of all trainings: losses, validation and gradient norms, one plot each.
 
@@ -164,7 +164,7 @@ def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) 
         lines = [(run, c) for run in trainings for c in columns if np.isfinite(run.history.get(c, np.array([]))).any()]
         if not lines:
             continue
-        figure, grid = _subplots(1, 1, 4.4, 3.1)
+        figure, grid = subplots(1, 1, 4.4, 3.1)
         axes: Axes = grid[0, 0]
         for run, column in lines:
             values = run.history[column]
@@ -182,11 +182,11 @@ def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) 
         axes.set_ylabel(label)
         axes.grid()
         axes.legend()
-        plots.append((title, _svg(figure, title)))
+        plots.append((title, svg_text(figure, title)))
     return plots
 
 
-@_styled
+@styled
 def thickness_figure(scan: ScanVolumes, methods: Sequence[Method], name: str) -> str | None:
     """Thickness maps (mm) of the fats and fasciae: truth, each prediction, and predicted − true.
 
@@ -204,7 +204,7 @@ def thickness_figure(scan: ScanVolumes, methods: Sequence[Method], name: str) ->
     columns = 1 + 2 * len(having)
     size_x, size_y = scan.truth.shape[0] * scan.spacing[0], scan.truth.shape[1] * scan.spacing[1]
     tile = 9.5 / (columns + 1)
-    figure, grid = _subplots(
+    figure, grid = subplots(
         len(_THICKNESS_LAYERS), columns, 10, (tile * size_y / size_x + 0.12) * len(_THICKNESS_LAYERS) + 0.7
     )
     heads = {"truth": "truth"} | {m.name: m.title.replace(" ", "\n", 1) for m in having}
@@ -231,4 +231,4 @@ def thickness_figure(scan: ScanVolumes, methods: Sequence[Method], name: str) ->
         axes_row[0].set_ylabel(LAYER_NAMES[label].replace(" fascial", "\nfascial"))
         figure.colorbar(shown, ax=axes_row[len(having)], fraction=0.05, pad=0.03).ax.tick_params(labelsize=7)
         figure.colorbar(wrong, ax=axes_row[-1], fraction=0.05, pad=0.03).ax.tick_params(labelsize=7)
-    return _svg(figure, name)
+    return svg_text(figure, name)
