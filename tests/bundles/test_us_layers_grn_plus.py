@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.bundles.conftest import ROOT
-from tests.bundles.contract import PHANTOM, BundleContract, read_history, same_grid
+from grn_monai.metrics.files import read_rows
+from tests.bundles.conftest import ROOT, run
+from tests.bundles.contract import PHANTOM, SLICES, BundleContract, read_history, same_grid
 
 
 class TestGRNPlus(BundleContract):
@@ -49,6 +50,29 @@ class TestGRNPlus(BundleContract):
         saved = tmp_path / "SpinePhantomFreehandReconstructed_enhanced.nii.gz"
         assert same_grid(saved, PHANTOM)
         assert nib.load(saved).get_data_dtype() == np.uint8
+
+    def test_evaluation_tells_what_the_generator_does(
+        self, trained: dict[str, Path], cohort: Path, tmp_path: Path
+    ) -> None:
+        def evaluate(name: str, *overlays: str, **options: str) -> Path:
+            where = {"dataset_dir": str(cohort), "output_dir": str(trained[self.bundle])}
+            options |= {"eval_dir": str(tmp_path / name), "surface_distances": "false"}
+            run(self.bundle, "train", "evaluate", *overlays, **where, **SLICES, **self.extra, **options)
+            return tmp_path / name
+
+        folder = evaluate("sge")
+        content = json.loads((folder / "enhancement.json").read_text())
+        assert {"l1_percent", "layers", "regions", "boundaries", "inner", "histograms", "pictures"} <= set(content)
+        assert content["n_scans"] == content["n_labelled"] == 2
+        assert content["l1_percent"]["mean"] > 0
+        assert {"cnr", "gcnr", "sharpness_per_mm"} <= set(content["boundaries"]["deep fascial membrane | muscle"])
+        assert len(read_rows(folder / "enhancement.csv")) == 2 * (1 + 6 + 2 + 5 + 1)
+        assert [entry["role"] for entry in content["pictures"]] == ["lowest", "lowest", "highest", "highest"]
+        assert all((folder / entry["file"]).read_bytes().startswith(b"\x89PNG") for entry in content["pictures"])
+        assert [p.name for p in (folder / "predictions").glob("*_enhanced*")] == []
+        for other in (evaluate("raw", "no_sge"), evaluate("off", measure_enhancement="false")):
+            assert (other / "metrics.json").exists()
+            assert list(other.glob("enhancement*")) == []
 
     def test_a_changed_option_with_an_old_checkpoint_is_refused(
         self, trained: dict[str, Path], cohort: Path, tmp_path: Path
