@@ -46,9 +46,10 @@ BASE ?= 20
 DEPTH ?= 2
 SIMULATE ?= --subjects 26 --scans 26 --split 16 2 8 --split-scans 16 2 8 --shape 96 96 192
 WORKERS ?= 2
+METHODS ?= default
 
-export OUT COHORT FRACTION EPOCHS SLICE SEED BASE DEPTH SIMULATE WORKERS VENV
-demo: setup ## simulate, train U-Net and GRN+, segment, evaluate, report (COHORT=/path: your own scans)
+export OUT COHORT FRACTION EPOCHS SLICE SEED BASE DEPTH SIMULATE WORKERS METHODS VENV
+demo: setup ## simulate, train U-Net and GRN+, segment, evaluate, report (COHORT=/path: own scans; METHODS=all)
 	@tools/demo.sh
 
 bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)

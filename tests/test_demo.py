@@ -22,9 +22,10 @@ def demo(*options: str) -> str:
 @pytest.mark.slow
 def test_demo_reports_every_method_and_runs_on_an_own_cohort(tmp_path: Path) -> None:
     tmp_path = tmp_path / "a study"
-    demo(f"OUT={tmp_path / 'demo'}", SIMULATE)
+    demo(f"OUT={tmp_path / 'demo'}", SIMULATE, "METHODS=all")
     report = json.loads((tmp_path / "demo" / "report.json").read_text())
-    assert set(report["methods"]) == {"unet", "grn_plus", "grn_plus_sge"}
+    joint = ("grn_plus", "grn_sel", "grn_ssl")
+    assert set(report["methods"]) == {"unet", *joint, *(f"{name}_sge" for name in joint)}
     for method in report["methods"].values():
         for kind in ("slice", "volume", "decoded"):
             assert len(method[kind]["dice"]) == 6
@@ -38,6 +39,21 @@ def test_demo_reports_every_method_and_runs_on_an_own_cohort(tmp_path: Path) -> 
     # The own cohort lies where another demo put it, and the settings differ: it must not be touched.
     before = sorted(p.name for p in (tmp_path / "demo" / "cohort").rglob("*"))
     out = demo(f"OUT={tmp_path / 'demo'}", f"COHORT={tmp_path / 'demo' / 'cohort'}", "SEED=1")
+    assert set(json.loads((tmp_path / "demo" / "report.json").read_text())["methods"]) == {
+        "unet", "grn_plus", "grn_plus_sge"}  # fmt: skip
     assert "data_prep simulate" not in out
     assert sorted(p.name for p in (tmp_path / "demo" / "cohort").rglob("*")) == before
     assert json.loads((tmp_path / "demo" / "unet" / "run.json").read_text())["seed"] == 1
+
+
+def test_unknown_methods_are_refused_before_anything_is_done(tmp_path: Path) -> None:
+    done = subprocess.run(
+        ["tools/demo.sh"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "OUT": str(tmp_path / "out"), "METHODS": "both"},
+    )
+    assert done.returncode == 2
+    assert "METHODS has to be default or all, not both" in done.stderr
+    assert not (tmp_path / "out").exists()

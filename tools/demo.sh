@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # The main job, step by step: each step is a command that works by itself. `make demo` calls this with its settings in
-# the environment. Results of other settings are removed from OUT first; a stopped run of the same settings goes on.
+# the environment (METHODS=all adds GRN-SEL and GRN-SSL). Results of other settings are removed from OUT first; a
+# stopped run of the same settings goes on.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -8,6 +9,12 @@ bin=$root/${VENV:-.venv}/bin
 out=$(realpath -m "$OUT")
 cohort=$out/cohort
 [ -z "${COHORT:-}" ] || cohort=$(realpath -m "$COHORT")
+
+case "$METHODS" in
+  default) joint="grn_plus" ;;
+  all) joint="grn_plus grn_sel grn_ssl" ;;
+  *) echo "METHODS has to be default or all, not $METHODS" >&2; exit 2 ;;
+esac
 
 step() { # show a command, and run it in the folder of a bundle (or here: .)
   local folder=$1
@@ -19,7 +26,7 @@ step() { # show a command, and run it in the folder of a bundle (or here: .)
 # Only folders that an earlier demo made here are ever removed, and a cohort only if the demo simulated it.
 settings="cohort=${COHORT:+$cohort} simulate=${COHORT:-$SIMULATE} fraction=$FRACTION epochs=$EPOCHS slice=$SLICE seed=$SEED base=$BASE depth=$DEPTH"
 if [ -f "$out/settings.txt" ] && [ "$(cat "$out/settings.txt")" != "$settings" ]; then
-  rm -rf "$out/unet" "$out/grn_plus" "$out/evaluation" "$out/report.html" "$out/report.json"
+  rm -rf "$out/unet" "$out/grn_plus" "$out/grn_sel" "$out/grn_ssl" "$out/evaluation" "$out"/report.{html,json}
   [ -n "${COHORT:-}" ] || [ ! -f "$out/cohort/simulation.json" ] || rm -rf "$out/cohort"
 fi
 mkdir -p "$out"
@@ -35,16 +42,19 @@ data=(--dataset_dir "$cohort" --seed "$SEED" --slice_size "[$SLICE,$SLICE]" --de
 bundle=("$bin/python" -m monai.bundle run)
 train=("${bundle[@]}" training --config_file configs/train.yaml "${data[@]}" --fraction "$FRACTION" --epochs "$EPOCHS")
 unet=bundles/us_layers_supervised
-grn=bundles/us_layers_grn_plus
 evaluate="'configs/train.yaml','configs/evaluate.yaml'"
 
 step $unet "${train[@]}" --output_dir "$out/unet"
-step $grn "${train[@]}" --output_dir "$out/grn_plus" --base_channels "$BASE"
+for name in $joint; do
+  step "bundles/us_layers_$name" "${train[@]}" --output_dir "$out/$name" --base_channels "$BASE"
+done
 step $unet "${bundle[@]}" --config_file "[$evaluate]" "${data[@]}" \
   --output_dir "$out/unet" --eval_dir "$out/evaluation/unet"
-step $grn "${bundle[@]}" --config_file "[$evaluate,'configs/no_sge.yaml']" "${data[@]}" --base_channels "$BASE" \
-  --output_dir "$out/grn_plus" --eval_dir "$out/evaluation/grn_plus"
-step $grn "${bundle[@]}" --config_file "[$evaluate]" "${data[@]}" --base_channels "$BASE" --save_enhanced true \
-  --output_dir "$out/grn_plus" --eval_dir "$out/evaluation/grn_plus_sge"
+for name in $joint; do
+  step "bundles/us_layers_$name" "${bundle[@]}" --config_file "[$evaluate,'configs/no_sge.yaml']" "${data[@]}" \
+    --base_channels "$BASE" --output_dir "$out/$name" --eval_dir "$out/evaluation/$name"
+  step "bundles/us_layers_$name" "${bundle[@]}" --config_file "[$evaluate]" "${data[@]}" \
+    --base_channels "$BASE" --save_enhanced true --output_dir "$out/$name" --eval_dir "$out/evaluation/${name}_sge"
+done
 step . "$bin/grn-monai" report "$out" --cohort "$cohort" --depth-axis "$DEPTH"
 printf '\nLook at %s\n' "${out#"$root"/}/report.html"

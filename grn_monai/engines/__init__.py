@@ -6,6 +6,7 @@ from ._common import JointKeys, bfloat16_pays
 from .adversarial_trainer import AdversarialJointTrainer
 from .evaluators import ScanEvaluator, SGEEvaluator
 from .joint_trainer import JointEvents, JointTrainer
+from .reconstruction_trainer import ReconstructionTrainer, WithReconstructions
 from .semi_supervised_joint_trainer import SemiSupervisedJointTrainer
 
 __all__ = [
@@ -13,8 +14,10 @@ __all__ = [
     "JointEvents",
     "JointKeys",
     "JointTrainer",
+    "ReconstructionTrainer",
     "SGEEvaluator",
     "ScanEvaluator",
     "SemiSupervisedJointTrainer",
+    "WithReconstructions",
     "bfloat16_pays",
 ]

@@ -11,6 +11,8 @@ from torch import nn
 from torch.nn.functional import l1_loss
 from torch.optim.optimizer import Optimizer
 
+from grn_monai.errors import InputError
+
 from ._common import JointKeys, at_least_float32, check_optimizer, frozen, grad_norm, unwrapped
 from ._phases import JointEvents, LabelledPhase, Phase
 from .joint_trainer import JointTrainer
@@ -22,11 +24,11 @@ def check_weights(**weights: float) -> None:
     """Refuse weights of losses that are negative: the network would be trained to be bad at them.
 
     Raises:
-        ValueError: naming the weight.
+        InputError: naming the weight.
     """
     for name, value in weights.items():
         if not value >= 0:  # NaN too
-            raise ValueError(f"{name} must not be negative, got {value!r}. Only seg_weight may be, as an ablation.")
+            raise InputError(name, repr(value), "a number from 0", "Only seg_weight may be negative, as an ablation.")
 
 
 def discriminator_loss(
@@ -67,8 +69,8 @@ class AdversarialJointTrainer(JointTrainer):
         **kwargs: as in ``JointTrainer``.
 
     Raises:
-        ValueError: for a negative weight beside ``seg_weight``, all weights of L_G zero, a
-            ``discriminator_optimizer`` that holds the wrong parameters, and whatever ``JointTrainer`` refuses.
+        InputError: for a negative weight other than ``seg_weight``, or all weights of L_G zero.
+        ValueError: for a ``discriminator_optimizer`` that holds the wrong parameters.
 
     Source: "Generative Reinforcement Network (GRN) for Tissue Layer Segmentation in Chronic Low-back Pain
     (cLBP) assessment", arXiv 2501.17690.
@@ -106,7 +108,8 @@ class AdversarialJointTrainer(JointTrainer):
 
     def _check_losses(self) -> None:
         if self.seg_weight == self.adv_weight == self.l1_weight == 0:
-            raise ValueError("seg_weight, adv_weight and l1_weight are all 0: the generator has no loss.")
+            found = "seg_weight, adv_weight and l1_weight of 0"
+            raise InputError("L_G", found, "a loss for the generator", "Raise one of them.")
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:

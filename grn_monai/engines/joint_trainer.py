@@ -14,9 +14,12 @@ from monai.utils.enums import CommonKeys as Keys
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
+from grn_monai.errors import InputError
+
 from ._common import (
     JointKeys,
     at_least_float32,
+    check_choice,
     check_optimizer,
     frozen,
     grad_norm,
@@ -72,8 +75,8 @@ class JointTrainer(SupervisedTrainer):
             gradient scaler per optimizer where float16 needs one.
 
     Raises:
-        ValueError: for an unknown option, a ``seg_weight`` of 0 that leaves G without a loss, optimizers that hold
-            the wrong parameters, ``accumulation_steps != 1`` or ``compile=True``.
+        InputError: for an unknown option, or weights that leave G without a loss or S without a step.
+        ValueError: for optimizers that hold the wrong parameters, ``accumulation_steps != 1`` or ``compile=True``.
 
     Source: "GRN+: A Simplified Generative Reinforcement Network for Tissue Layer Analysis in 3D Ultrasound
     Images for Chronic Low-back Pain".
@@ -102,16 +105,15 @@ class JointTrainer(SupervisedTrainer):
         compile: bool = False,  # noqa: A002 - MONAI's name
         **kwargs: Any,
     ) -> None:
-        if segmentor_update not in ("joint", "alternate"):
-            raise ValueError(f'segmentor_update must be "joint" or "alternate", got {segmentor_update!r}.')
-        if s_optim not in ("separate", "shared"):
-            raise ValueError(f's_optim must be "separate" or "shared", got {s_optim!r}.')
-        if stages not in (1, 2):
-            raise ValueError(f"stages must be 1 or 2, got {stages!r}.")
+        check_choice("segmentor_update", segmentor_update, ("joint", "alternate"))
+        check_choice("s_optim", s_optim, ("separate", "shared"))
+        check_choice("stages", stages, (1, 2))
         if stages == 1 and (segmentor_update == "alternate" or seg_weight == 0):
-            raise ValueError(
-                'stages=1 with segmentor_update="alternate" or seg_weight=0 would never step the segmentor. '
-                'Use "joint" and another weight.'
+            raise InputError(
+                "stages",
+                f"1 with segmentor_update={segmentor_update!r} and seg_weight={seg_weight!r}",
+                'segmentor_update="joint" and a seg_weight other than 0: the segmentor would never step',
+                "Correct the options.",
             )
         if accumulation_steps != 1:
             raise ValueError(
@@ -160,7 +162,8 @@ class JointTrainer(SupervisedTrainer):
 
     def _check_losses(self) -> None:
         if self.seg_weight == 0:
-            raise ValueError("seg_weight=0 leaves the generator without a loss. Give another weight.")
+            expected = "another weight: the generator has no other loss"
+            raise InputError("seg_weight", "0", expected, "Correct the option.")
 
     def _add_scaler(self, name: str) -> None:
         """Keep a gradient scaler in ``engine.state`` under ``name`` and in the trainer's state dict."""

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 
+from grn_monai.errors import InputError
 from grn_monai.losses import Interpolation
 
-from ._common import JointKeys, plain_tensor
+from ._common import JointKeys, check_choice, plain_tensor
 from ._phases import ConsistencyPhase, LabelledPhase, Phase
 from .adversarial_trainer import AdversarialJointTrainer, check_weights
 from .joint_trainer import JointTrainer
@@ -41,8 +42,9 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
         **kwargs: as in ``AdversarialJointTrainer``.
 
     Raises:
-        ValueError: for a negative weight, an ``alpha`` that is not above 0, an unknown ``mix_per``, ``stages=1``,
-            a batch without unlabelled images or with one alone, and whatever ``AdversarialJointTrainer`` refuses.
+        InputError: for a negative weight, an ``alpha`` that is not above 0, an unknown ``mix_per``, ``stages=1``, or
+            a batch with a single unlabelled image.
+        ValueError: for a batch without unlabelled images, and whatever ``AdversarialJointTrainer`` refuses.
 
     Source: "Generative Reinforcement Network (GRN) for Tissue Layer Segmentation in Chronic Low-back Pain
     (cLBP) assessment", arXiv 2501.17690.
@@ -59,11 +61,9 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
     ) -> None:
         check_weights(consistency_weight=consistency_weight)
         if not alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {alpha!r}.")
-        if mix_per not in ("image", "batch"):
-            raise ValueError(f'mix_per must be "image" or "batch", got {mix_per!r}.')
-        if kwargs.get("stages", 2) != 2:
-            raise ValueError(f"{type(self).__name__} has two stages, got stages={kwargs['stages']!r}.")
+            raise InputError("alpha", repr(alpha), "a number above 0", "Correct the option.")
+        check_choice("mix_per", mix_per, ("image", "batch"))
+        check_choice("stages", kwargs.get("stages", 2), (2,))
         self.consistency_weight = consistency_weight
         self.alpha = alpha
         self.mix_per = mix_per
@@ -71,13 +71,13 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
         super().__init__(*args, **kwargs)
 
     def _check_losses(self) -> None:
+        mend = "Raise one of them."
         if self.seg_weight == self.l1_weight == 0:
-            raise ValueError("seg_weight and l1_weight are both 0: the generator has no loss on labelled images.")
+            found = "seg_weight and l1_weight of 0"
+            raise InputError("L_G", found, "a loss for the generator on labelled images", mend)
         if self.adv_weight == self.consistency_weight == self.l1_weight == 0:
-            raise ValueError(
-                "adv_weight, consistency_weight and l1_weight are all 0: "
-                "the generator has no loss on unlabelled images."
-            )
+            found = "adv_weight, consistency_weight and l1_weight of 0"
+            raise InputError("L_G", found, "a loss for the generator on unlabelled images", mend)
 
     def phases(
         self, engine: JointTrainer, inputs: torch.Tensor, targets: torch.Tensor, batchdata: Mapping[str, Any]
@@ -91,10 +91,8 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
             )
         unlabelled = batchdata[JointKeys.UNLABELED].to(engine.state.device, non_blocking=engine.non_blocking)
         if len(unlabelled) < 2:
-            raise ValueError(
-                f"Interpolation consistency pairs unlabelled images: got a batch of {len(unlabelled)}. "
-                "Give an unlabelled batch size of at least 2."
-            )
+            mend = "Raise unlabelled_batch_size: interpolation consistency pairs the unlabelled images of a batch."
+            raise InputError("the batch", f"{len(unlabelled)} unlabelled image", "at least 2", mend)
         pairs = Interpolation.draw(len(unlabelled), self.alpha, self.mix_per, engine.state.device)
         unlabelled = plain_tensor(unlabelled)
         return [labelled, ConsistencyPhase(unlabelled, pairs, self.consistency_weight, self.target_grad)]

@@ -42,7 +42,7 @@ def workflow(bundle: str, *configs: str, workflow_type: str = "train", **overrid
     """The workflow that `python -m monai.bundle run` builds in the bundle's folder."""
     folder = ROOT / "bundles" / bundle
     return create_workflow(
-        config_file=[str(folder / "configs" / f"{name}.yaml") for name in configs],
+        config_file=[name if "/" in name else str(folder / "configs" / f"{name}.yaml") for name in configs],
         workflow_type=workflow_type,
         bundle_root=str(folder),
         meta_file=str(folder / "configs" / "metadata.json"),

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import l1_loss, mse_loss
 
 from grn_monai.engines import AdversarialJointTrainer, JointEvents
+from grn_monai.errors import InputError
 from grn_monai.networks import PatchDiscriminator
 from tests.engines.contract import (
     LOSS,
@@ -224,16 +225,16 @@ def test_without_adversarial_weight_d_is_left_alone() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"adv_weight": -1}, "adv_weight must not be negative"),
-        ({"l1_weight": -0.5}, "l1_weight must not be negative"),
-        ({"l1_weight": float("nan")}, "l1_weight must not be negative"),
-        ({"seg_weight": 0, "adv_weight": 0, "l1_weight": 0}, "no loss"),
+        ({"adv_weight": -1}, "adv_weight: found -1; expected a number from 0"),
+        ({"l1_weight": -0.5}, "l1_weight: found -0.5"),
+        ({"l1_weight": float("nan")}, "l1_weight: found nan"),
+        ({"seg_weight": 0, "adv_weight": 0, "l1_weight": 0}, "expected a loss for the generator"),
         ({"s_optim": "one"}, "s_optim"),
         ({"segmentor_update": "both"}, "segmentor_update"),
     ],
 )
 def test_bad_options(options: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         make_adversarial([], **options)
 
 

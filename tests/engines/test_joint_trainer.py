@@ -11,6 +11,7 @@ from torch import nn
 
 from grn_monai.engines import JointEvents, JointTrainer
 from grn_monai.engines._common import grad_norm
+from grn_monai.errors import InputError
 from tests.engines.contract import (
     LOSS,
     TrainerContract,
@@ -227,13 +228,16 @@ def test_generated_image_is_detached_and_metatensors_are_taken(batch: dict) -> N
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"segmentor_update": "both"}, "segmentor_update.*'both'"),
-        ({"stages": 3}, "stages must be 1 or 2"),
-        ({"stages": 1, "segmentor_update": "alternate"}, "never step the segmentor"),
+        ({"segmentor_update": "both"}, "segmentor_update: found 'both'; expected 'joint' or 'alternate'"),
+        ({"stages": 3}, "stages: found 3; expected 1 or 2"),
+        ({"stages": 1, "segmentor_update": "alternate"}, "would never step"),
+        ({"stages": 1, "seg_weight": 0}, "would never step"),
+        ({"seg_weight": 0}, "the generator has no other loss"),
+        ({"s_optim": "one"}, "s_optim: found 'one'"),
     ],
 )
 def test_bad_options(options: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         make_joint([], **options)
 
 

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from grn_monai.engines import JointEvents, SemiSupervisedJointTrainer
 from grn_monai.engines._phases import ConsistencyPhase
+from grn_monai.errors import InputError
 from grn_monai.losses import Interpolation
 from tests.engines.contract import LOSS, TrainerContract, adam, items, parameters, same, weights
 from tests.engines.test_adversarial_trainer import make_adversarial, twins
@@ -197,23 +198,23 @@ def test_d_sees_unlabelled_images_only() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"consistency_weight": -1}, "consistency_weight must not be negative"),
-        ({"alpha": 0}, "alpha must be above 0"),
+        ({"consistency_weight": -1}, "consistency_weight: found -1"),
+        ({"alpha": 0}, "alpha: found 0"),
         ({"mix_per": "pixel"}, "mix_per"),
-        ({"stages": 1}, "two stages"),
+        ({"stages": 1}, "stages: found 1; expected 2"),
         ({"seg_weight": 0, "l1_weight": 0}, "labelled images"),
         ({"consistency_weight": 0, "adv_weight": 0, "l1_weight": 0}, "unlabelled images"),
     ],
 )
 def test_bad_options(options: dict, words: str) -> None:
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(InputError, match=words):
         make_ssl([], **options)
 
 
 def test_batches_without_pairs_are_refused() -> None:
     trainer = make_ssl([], decollate=False)
     one = {k: v.float() if v.is_floating_point() else v for k, v in ssl_batch(2, 1).items()}
-    with pytest.raises(ValueError, match="got a batch of 1"):
+    with pytest.raises(ValueError, match="found 1 unlabelled image"):
         trainer._iteration(trainer, one)
     del one["unlabeled"]
     with pytest.raises(ValueError, match="TwoStreamBatchSampler"):

@@ -1,0 +1,243 @@
+"""GAN augmentation: a generator trained to reconstruct images, and a segmentor trained on its reconstructions too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import torch
+from monai.engines import Trainer, default_prepare_batch
+from monai.engines.utils import IterationEvents
+from monai.engines.workflow import Workflow
+from monai.losses import PatchAdversarialLoss
+from monai.utils.enums import CommonKeys as Keys
+from torch import nn
+from torch.nn.functional import l1_loss
+from torch.optim.optimizer import Optimizer
+
+from ._common import (
+    JointKeys,
+    at_least_float32,
+    check_optimizer,
+    frozen,
+    grad_norm,
+    make_scaler,
+    plain_tensor,
+    unwrapped,
+)
+from .adversarial_trainer import check_weights, discriminator_loss
+
+__all__ = ["ReconstructionTrainer", "WithReconstructions"]
+
+
+class ReconstructionTrainer(Trainer):
+    """Train a generator G to reconstruct images, against a discriminator D; no segmentor and no labels.
+
+    One iteration, with images x ``(B, C, H, W)``:
+
+    1. ``x̂ = G(x)``; ``L_D = ½ [MSE(D(x), 1) + MSE(D(x̂), 0)]`` with x̂ detached; step ``discriminator_optimizer``.
+    2. With the updated D, ``L_G = adv_weight · MSE(D(x̂), 1) + l1_weight · mean|x̂ - x|``; step
+       ``generator_optimizer``.
+
+    ``FORWARD_COMPLETED`` fires once G generated, before D steps; the others follow L_G. ``engine.state.output`` holds
+    ``image``, ``generated`` (x̂) and the scalars ``loss`` (L_G, unscaled), ``discriminator_loss`` (L_D),
+    ``adversarial_loss`` and ``l1_loss`` (unweighted), ``grad_norm_generator`` and ``grad_norm_discriminator``.
+
+    Args:
+        device, max_epochs, train_data_loader, prepare_batch, …: as in ``monai.engines.SupervisedTrainer``. Of what
+            ``prepare_batch`` gives, the image alone is used.
+        generator: G, image to image of the same shape, in [-1, 1].
+        generator_optimizer: steps G alone.
+        discriminator: D, image to a map of judgements.
+        discriminator_optimizer: steps D alone.
+        adv_weight: λ_adv. With 0, D is left out of the iteration.
+        l1_weight: λ_L1.
+        adversarial_loss: called as ``loss(judgements, target_is_real=…, for_discriminator=…)``; default: least
+            squares without activation.
+        train_handlers: as in ``SupervisedTrainer``.
+        optim_set_to_none: as in ``SupervisedTrainer``.
+        amp: mixed precision on the CPU (bfloat16) or CUDA (``amp_kwargs["dtype"]``, default float16), with a
+            gradient scaler per optimizer where float16 needs one.
+        **kwargs: as in ``monai.engines.Workflow``.
+
+    Raises:
+        ValueError: for a negative weight, weights that are all 0, or optimizers that hold the wrong parameters.
+
+    Source: the row "GAN augmentation" in Table 6 of "Generative Reinforcement Network (GRN) for Tissue Layer
+    Segmentation in Chronic Low-back Pain (cLBP) assessment", arXiv 2501.17690.
+    """
+
+    _scalers = ("generator_scaler", "discriminator_scaler")
+
+    def __init__(
+        self,
+        device: str | torch.device,
+        max_epochs: int,
+        train_data_loader: Iterable,
+        generator: nn.Module,
+        generator_optimizer: Optimizer,
+        discriminator: nn.Module,
+        discriminator_optimizer: Optimizer,
+        adv_weight: float = 1.0,
+        l1_weight: float = 100.0,
+        adversarial_loss: Callable | None = None,
+        train_handlers: Any = None,
+        optim_set_to_none: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        check_weights(adv_weight=adv_weight, l1_weight=l1_weight)
+        if adv_weight == l1_weight == 0:
+            raise ValueError("adv_weight and l1_weight are both 0: the generator has no loss.")
+        networks = {"generator": generator, "discriminator": discriminator}
+        for name, other, optimizer in (
+            ("generator", "discriminator", generator_optimizer),
+            ("discriminator", "generator", discriminator_optimizer),
+        ):
+            holds, lacks = {name: networks[name]}, {other: networks[other]}
+            check_optimizer(f"{name}_optimizer", optimizer, holds=holds, lacks=lacks)
+        # Set before super().__init__: handlers attach inside it and may look at them.
+        self.generator = generator
+        self.generator_optimizer = generator_optimizer
+        self.discriminator = discriminator
+        self.discriminator_optimizer = discriminator_optimizer
+        self.adv_weight = adv_weight
+        self.l1_weight = l1_weight
+        self.adversarial_loss = adversarial_loss or PatchAdversarialLoss(no_activation_leastsq=True)
+        self.optim_set_to_none = optim_set_to_none
+        # A fresh list: Workflow appends to the one it is given.
+        kwargs["event_names"] = [*(kwargs.get("event_names") or [])]
+        super().__init__(
+            device=device, max_epochs=max_epochs, data_loader=train_data_loader, handlers=train_handlers, **kwargs
+        )
+        for name in self._scalers:
+            setattr(self.state, name, make_scaler(self.state.device, self.amp, self.amp_kwargs))
+            self._state_dict_user_keys.append(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The engine's state with each scaler as its own state dict (tensors and numbers only)."""
+        return {**super().state_dict(), **{name: getattr(self.state, name).state_dict() for name in self._scalers}}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        scalers = {name: getattr(self.state, name) for name in self._scalers}
+        super().load_state_dict(state_dict)
+        for name, scaler in scalers.items():
+            scaler.load_state_dict(state_dict[name])
+            setattr(self.state, name, scaler)  # ignite put the plain dict there
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """Every optimizer by its name, for checkpoints."""
+        return {
+            "generator_optimizer": self.generator_optimizer,
+            "discriminator_optimizer": self.discriminator_optimizer,
+        }
+
+    def run(self) -> None:
+        """Train. Called again, it goes on from the state it is in."""
+        # Trainer.run would make a CUDA scaler of its own: the scalers live in the state.
+        Workflow.run(self)
+
+    def _iteration(self, engine: ReconstructionTrainer, batchdata: dict[str, torch.Tensor]) -> dict:
+        if batchdata is None:
+            raise ValueError("Must provide batch data for current iteration.")
+        images = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)[0]
+        engine.state.output = {Keys.IMAGE: images}
+        images = plain_tensor(images)
+        engine.generator.train()
+        engine.discriminator.train()
+        with self._autocast(engine):
+            generated = engine.generator(images).to(images.dtype)
+        engine.state.output[JointKeys.GENERATED] = generated.detach()
+        engine.fire_event(IterationEvents.FORWARD_COMPLETED)
+        if engine.adv_weight:
+            engine._discriminator_step(engine, images, generated)
+        engine._generator_step(engine, images, generated)
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+        return engine.state.output
+
+    def _discriminator_step(self, engine: ReconstructionTrainer, images: torch.Tensor, generated: torch.Tensor) -> None:
+        out, scaler, optimizer = engine.state.output, engine.state.discriminator_scaler, engine.discriminator_optimizer
+        optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        with self._autocast(engine):
+            loss = discriminator_loss(engine.discriminator, engine.adversarial_loss, images, generated)
+        out[JointKeys.DISCRIMINATOR_LOSS] = loss.detach()
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimizer)
+        out[JointKeys.GRAD_NORM_DISCRIMINATOR] = grad_norm(engine.discriminator)
+        scaler.step(optimizer)
+        scaler.update()
+
+    def _generator_step(self, engine: ReconstructionTrainer, images: torch.Tensor, generated: torch.Tensor) -> None:
+        out, scaler, optimizer = engine.state.output, engine.state.generator_scaler, engine.generator_optimizer
+        optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        terms = []
+        with self._autocast(engine):
+            if engine.adv_weight:
+                with frozen(engine.discriminator):
+                    judgements = at_least_float32(unwrapped(engine.discriminator)(generated))
+                loss = engine.adversarial_loss(judgements, target_is_real=True, for_discriminator=False)
+                out[JointKeys.ADVERSARIAL_LOSS] = loss.detach()
+                terms.append(engine.adv_weight * loss)
+            if engine.l1_weight:
+                loss = l1_loss(generated, images)
+                out[JointKeys.L1_LOSS] = loss.detach()
+                terms.append(engine.l1_weight * loss)
+            total = torch.stack(terms).sum()
+        out[Keys.LOSS] = total
+        engine.fire_event(IterationEvents.LOSS_COMPLETED)
+        scaler.scale(total).backward()
+        engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
+        scaler.unscale_(optimizer)
+        out[JointKeys.GRAD_NORM_GENERATOR] = grad_norm(engine.generator)
+        scaler.step(optimizer)
+        scaler.update()
+
+    @staticmethod
+    def _autocast(engine: ReconstructionTrainer) -> torch.autocast:
+        kwargs = dict(engine.amp_kwargs)
+        return torch.autocast(engine.state.device.type, enabled=engine.amp and kwargs.pop("enabled", True), **kwargs)
+
+
+class WithReconstructions:
+    """``prepare_batch`` that adds to each image its reconstruction by a trained generator G, under the same label.
+
+    The batch doubles: ``(x, G(x))`` with labels ``(y, y)``. A loss that averages over images, as ``DiceLoss`` does, is
+    then ``½ [loss(S(x), y) + loss(S(G(x)), y)]``; where S holds BatchNorm, its statistics are those of both halves.
+
+    G stays as it is: it runs without gradients and in evaluation mode, so that a reconstruction depends on its image
+    alone, not on the batch.
+
+    Args:
+        generator: G, image to image of the same shape, in [-1, 1].
+
+    Source: the row "GAN augmentation" in Table 6 of GRN, arXiv 2501.17690.
+    """
+
+    def __init__(self, generator: nn.Module) -> None:
+        self.generator = generator
+
+    def __call__(
+        self,
+        batchdata: Mapping[str, torch.Tensor],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Prepare a batch as MONAI does, and double it.
+
+        Args:
+            batchdata: ``image`` ``(B, C, H, W)`` in [-1, 1] and ``label`` ``(B, 1, H, W)``.
+            device: where the tensors go.
+            non_blocking: as in ``torch.Tensor.to``.
+            **kwargs: as in ``torch.Tensor.to``.
+
+        Returns:
+            images ``(2B, C, H, W)``, the reconstructions last, and labels ``(2B, 1, H, W)``.
+        """
+        images, labels = map(plain_tensor, default_prepare_batch(batchdata, device, non_blocking, **kwargs))
+        # At every call: the trainer of G puts it into training mode.
+        self.generator.eval()
+        with torch.no_grad():
+            generated = self.generator(images).to(images.dtype)
+        return torch.cat((images, generated)), torch.cat((labels, labels))
