@@ -1,12 +1,14 @@
-"""Time of one training step: GRN+ over the U-Net, in one process, all cases in turn.
+"""Time of one training step: the joint methods over the U-Net, in one process, all cases in turn.
 
     python -m benchmarks.training_step --out benchmarks/results/training_step.json
     python -m benchmarks.training_step --compile        # adds the compiled cases (minutes of compiling)
 
 The baseline `unet` is what the bundle us_layers_supervised trains: MONAI's SupervisedTrainer in float32. The GRN+
-paper prints a ratio of 4.7 (0.0329 s over 0.0070 s). `unet_bf16` is the same step in bfloat16, so that the gain of
-the precision and the cost of the method can be told apart. Also: the share of this machine's measured
-matrix-product peak that the networks reach.
+paper prints 0.0070 s for the U-Net, 0.0329 s for GRN+ and 0.0458 s for GRN-SSL. `unet_bf16` is the same step in
+bfloat16, so that the gain of the precision and the cost of the method can be told apart. `…_each_pass` are the same
+steps without shared passes of S: every loss has passes of its own, as the algorithms are printed. `…_narrow_d` has a
+discriminator of width 16 instead of the published 64. A step of GRN-SSL has `--batch` labelled and as many unlabelled
+images. Also: the share of this machine's measured matrix-product peak that the networks reach.
 """
 
 from __future__ import annotations
@@ -24,8 +26,21 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._common import finish, interleaved, median_ratio, parser
-from grn_monai.engines import JointTrainer
-from grn_monai.networks import ResNetGenerator
+from grn_monai.engines import AdversarialJointTrainer, JointTrainer, SemiSupervisedJointTrainer
+from grn_monai.networks import PatchDiscriminator, ResNetGenerator
+
+METHODS: dict[str, type[JointTrainer]] = {
+    "grn_plus": JointTrainer,
+    "grn_sel": AdversarialJointTrainer,
+    "grn_ssl": SemiSupervisedJointTrainer,
+}
+
+
+def saved_by_sharing(times: dict[str, list[float]]) -> dict[str, float]:
+    """Share of a step's time that one pass of S for several losses saves, by method and mode."""
+    pairs = {name.removesuffix("_each_pass"): name for name in times if name.endswith("_each_pass")}
+    plain = {name: name if name in times else name.removesuffix("_joint") for name in pairs}
+    return {name: 1 - median_ratio(times, plain[name], pairs[name]) for name in pairs}
 
 
 def segmentor() -> nn.Module:
@@ -75,17 +90,26 @@ def grn_step(
     amp: bool,
     compile_networks: bool = False,
     layout: torch.memory_format | None = None,
+    method: type[JointTrainer] = JointTrainer,
+    share: bool = True,
+    width: int = 64,
     **options: Any,
 ) -> Callable[[], Any]:
-    """One iteration of GRN+ as its bundle trains it."""
+    """One iteration of GRN+, GRN-SEL or GRN-SSL as its bundle trains it."""
     network, generator = segmentor(), ResNetGenerator(base_channels=base_channels)
     if layout is not None:
         generator.to(memory_format=layout)  # type: ignore[call-overload]
     if compile_networks:
         network.compile()
         generator.compile()
-    joint = options.get("segmentor_update", "joint") == "joint"
-    trainer = JointTrainer(
+    adversarial = issubclass(method, AdversarialJointTrainer)
+    joint = options.get("segmentor_update", "alternate" if adversarial else "joint") == "joint"
+    if adversarial:
+        discriminator = PatchDiscriminator(channels=width)
+        if compile_networks:
+            discriminator.compile()
+        options |= {"discriminator": discriminator, "discriminator_optimizer": adam(discriminator)}
+    trainer = method(
         "cpu",
         1,
         [batch],
@@ -95,10 +119,13 @@ def grn_step(
         generator,
         adam(generator, network) if joint else adam(generator),
         amp=amp,
+        share_passes=share,
         decollate=False,
         optim_set_to_none=True,
         **options,
     )
+    if not share:
+        trainer._one_batch = False
     return lambda: trainer._iteration(trainer, batch)
 
 
@@ -145,14 +172,26 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(0)
     shape = (args.batch, 1, args.size, args.size)
-    batch = {"image": torch.rand(shape) * 2 - 1, "label": torch.randint(0, 7, shape)}
+    batch = {
+        "image": torch.rand(shape) * 2 - 1,
+        "label": torch.randint(0, 7, shape),
+        "unlabeled": torch.rand(shape) * 2 - 1,
+    }
 
     steps = {"unet": unet_step(batch), "unet_bf16": unet_bf16_step(batch)}
     for base in (20, 12):
         steps[f"grn_plus_{base}_float32_contiguous"] = grn_step(batch, base, False, layout=torch.contiguous_format)
         steps[f"grn_plus_{base}_float32"] = grn_step(batch, base, False)
         steps[f"grn_plus_{base}_bf16"] = grn_step(batch, base, True)
-    steps["grn_plus_20_bf16_alternate"] = grn_step(batch, 20, True, segmentor_update="alternate")
+    for name, method in METHODS.items():
+        for update in ("joint", "alternate"):
+            options: dict[str, Any] = {"method": method, "segmentor_update": update}
+            if (name, update) != ("grn_plus", "joint"):  # measured above
+                steps[f"{name}_20_bf16_{update}"] = grn_step(batch, 20, True, **options)
+            steps[f"{name}_20_bf16_{update}_each_pass"] = grn_step(batch, 20, True, share=False, **options)
+        if name != "grn_plus":
+            steps[f"{name}_20_float32"] = grn_step(batch, 20, False, method=method)
+            steps[f"{name}_20_bf16_narrow_d"] = grn_step(batch, 20, True, method=method, width=16)
     if args.compile:
         steps["unet_compiled"] = unet_step(batch, compile_networks=True)
         for base in (20, 12):
@@ -172,7 +211,8 @@ def main() -> None:
             "seconds": {k: statistics.median(v) for k, v in times.items()},
             "ratio_to_unet": {k: median_ratio(times, k, "unet") for k in times},
             "ratio_to_unet_bf16": {k: median_ratio(times, k, "unet_bf16") for k in times},
-            "printed_ratio": 0.0329 / 0.0070,
+            "saved_by_sharing": saved_by_sharing(times),
+            "printed_ratio": {"grn_plus": 0.0329 / 0.0070, "grn_ssl": 0.0458 / 0.0070},
             "matrix_peak_gflops": {"float32": peak, "bfloat16": matrix_peak(torch.bfloat16)},
             "forward_float32": {
                 "segmentor": forward_share(segmentor(), x, peak, args.rounds),

@@ -15,6 +15,8 @@ from torch import nn
 from torch.nn.functional import l1_loss
 from torch.optim.optimizer import Optimizer
 
+from grn_monai.errors import InputError
+
 from ._common import (
     JointKeys,
     at_least_float32,
@@ -61,7 +63,8 @@ class ReconstructionTrainer(Trainer):
         **kwargs: as in ``monai.engines.Workflow``.
 
     Raises:
-        ValueError: for a negative weight, weights that are all 0, or optimizers that hold the wrong parameters.
+        InputError: for a negative weight, or both weights zero.
+        ValueError: for optimizers that hold the wrong parameters.
 
     Source: the row "GAN augmentation" in Table 6 of "Generative Reinforcement Network (GRN) for Tissue Layer
     Segmentation in Chronic Low-back Pain (cLBP) assessment", arXiv 2501.17690.
@@ -87,7 +90,8 @@ class ReconstructionTrainer(Trainer):
     ) -> None:
         check_weights(adv_weight=adv_weight, l1_weight=l1_weight)
         if adv_weight == l1_weight == 0:
-            raise ValueError("adv_weight and l1_weight are both 0: the generator has no loss.")
+            found = "adv_weight and l1_weight of 0"
+            raise InputError("L_G", found, "a loss for the generator", "Raise one of them.")
         networks = {"generator": generator, "discriminator": discriminator}
         for name, other, optimizer in (
             ("generator", "discriminator", generator_optimizer),
