@@ -133,24 +133,48 @@ def dice_figure(methods: Sequence[Method], kind: str, colours: Mapping[str, str]
 
 
 _CURVES: tuple[tuple[str, str, tuple[str, ...], bool], ...] = (
-    ("Training loss (mean of the epoch)", "loss", ("train_loss", "stage1_loss", "stage2_loss"), False),
+    ("Training loss of S (mean of the epoch)", "loss", ("train_loss",), False),
+    ("Training loss of G (mean of the epoch)", "loss (log scale)", ("stage1_loss", "unlabeled_stage1_loss"), True),
     ("Validation Dice loss", "1 − Dice", ("val_dice_loss", "val_dice_loss_sge"), False),
-    ("Gradient norm", "norm (log scale)", ("grad_norm_generator", "grad_norm_segmentor"), True),
+    ("Consistency on unlabelled images", "loss", ("unlabeled_loss_raw", "unlabeled_loss_sge"), False),
+    (
+        "Discriminator against generator",
+        "least squares (log scale)",
+        ("discriminator_loss", "adversarial_loss", "unlabeled_discriminator_loss", "unlabeled_adversarial_loss"),
+        True,
+    ),
+    ("L1 distance of G(x) to x", "mean absolute difference", ("l1_loss", "unlabeled_l1_loss"), False),
+    (
+        "Gradient norm",
+        "norm (log scale)",
+        ("grad_norm_generator", "grad_norm_segmentor", "grad_norm_discriminator", "unlabeled_grad_norm_discriminator"),
+        True,
+    ),
 )
 _COLUMN_TITLES = {
-    "train_loss": "S (last stage)",
-    "stage1_loss": "stage 1, G and S",
-    "stage2_loss": "stage 2",
+    "train_loss": "",
+    "stage1_loss": "labelled",
+    "unlabeled_stage1_loss": "unlabelled",
     "val_dice_loss": "S alone",
     "val_dice_loss_sge": "with G (SGE)",
+    "unlabeled_loss_raw": "S alone",
+    "unlabeled_loss_sge": "with G (SGE)",
+    "discriminator_loss": "D",
+    "adversarial_loss": "G",
+    "unlabeled_discriminator_loss": "D",
+    "unlabeled_adversarial_loss": "G",
+    "l1_loss": "labelled",
+    "unlabeled_l1_loss": "unlabelled",
     "grad_norm_generator": "G",
     "grad_norm_segmentor": "S",
+    "grad_norm_discriminator": "D",
+    "unlabeled_grad_norm_discriminator": "D",
 }
 
 
 @styled
 def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Curves over the epochs of all trainings: losses, validation and gradient norms, one plot each.
+    """Curves over the epochs of all trainings: losses by kind, validation and gradient norms, one plot each.
 
     Args:
         trainings: in the order of the legend.
@@ -164,14 +188,15 @@ def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) 
         lines = [(run, c) for run in trainings for c in columns if np.isfinite(run.history.get(c, np.array([]))).any()]
         if not lines:
             continue
-        figure, grid = subplots(1, 1, 4.4, 3.1)
+        beside = len(lines) <= 4  # more lines would hide under their legend
+        figure, grid = subplots(1, 1, 4.4, 3.1 if beside else 3.1 + 0.17 * ((len(lines) + 1) // 2))
         axes: Axes = grid[0, 0]
         for run, column in lines:
             values = run.history[column]
             epochs = run.history.get("epoch", np.arange(1, values.size + 1))
             there = np.isfinite(values)
             style = ("-", "--", ":")[columns.index(column) % 3]
-            name = f"{run.title}: {_COLUMN_TITLES[column]}"
+            name = f"{run.title}: {_COLUMN_TITLES[column]}".removesuffix(": ")
             marker = "o" if there.sum() < 3 else ""
             axes.plot(
                 epochs[there], values[there], style, marker=marker, ms=3, color=colours[run.name], lw=1.4, label=name
@@ -181,7 +206,10 @@ def training_figures(trainings: Sequence[Training], colours: Mapping[str, str]) 
         axes.set_xlabel("epoch")
         axes.set_ylabel(label)
         axes.grid()
-        axes.legend()
+        if beside:
+            axes.legend()
+        else:
+            figure.legend(loc="outside lower center", ncols=2)
         plots.append((title, svg_text(figure, title)))
     return plots
 

@@ -30,7 +30,9 @@ __all__ = ["Method", "RunFolder", "Training", "read_run"]
 
 Row = dict[str, str]
 
-_TITLES = {"unet": "U-Net", "grn_plus": "GRN+ (S alone)", "grn_plus_sge": "GRN+ with SGE"}
+_JOINT = {"grn_plus": "GRN+", "grn_sel": "GRN-SEL", "grn_ssl": "GRN-SSL"}
+_MODES = {"": " (S alone)", "_sge": " with SGE"}
+_TITLES = {"unet": "U-Net"} | {n + end: title + mode for n, title in _JOINT.items() for end, mode in _MODES.items()}
 _OPTIONS = ("title", "cohort", "methods", "scans", "depth_axis", "depth_reversed")
 _SLICE_COLUMNS = {"subject", "scan", "plane", "index", "dice_mean"}
 _SCAN_COLUMNS = {"subject", "scan", "kind", "layer", "dice"}

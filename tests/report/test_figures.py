@@ -20,7 +20,12 @@ def texts(svg: str) -> list[str]:
 
 def test_training_plots(run_dir: Path) -> None:
     plots = dict(training_figures(read_run(run_dir).trainings, COLOURS))
-    assert list(plots) == ["Training loss (mean of the epoch)", "Validation Dice loss", "Gradient norm"]
+    assert list(plots) == [
+        "Training loss of S (mean of the epoch)",
+        "Training loss of G (mean of the epoch)",
+        "Validation Dice loss",
+        "Gradient norm",
+    ]
     legend = texts(plots["Validation Dice loss"])
     assert {"U-Net: S alone", "GRN+: S alone", "GRN+: with G (SGE)"} <= set(legend)
     assert "GRN+: G" in texts(plots["Gradient norm"])
@@ -29,6 +34,25 @@ def test_training_plots(run_dir: Path) -> None:
         assert "currentColor" in svg
         assert "#010203" not in svg
         assert COLOURS["grn_plus"].lower() in svg
+
+
+def test_plots_of_adversarial_and_semi_supervised_trainings() -> None:
+    columns = (
+        "train_loss", "stage1_loss", "unlabeled_stage1_loss", "val_dice_loss", "val_dice_loss_sge",
+        "unlabeled_loss_raw", "unlabeled_loss_sge", "unlabeled_discriminator_loss", "unlabeled_adversarial_loss",
+        "l1_loss", "unlabeled_l1_loss", "grad_norm_generator", "grad_norm_segmentor",
+    )  # fmt: skip
+    history = {"epoch": np.arange(1.0, 4.0), **{c: np.array([0.9, 0.5, 0.4]) for c in columns}}
+    runs = [Training(name, name.upper(), history, {}) for name in ("grn_ssl", "other", "third")]
+    plots = dict(training_figures(runs, method_colours([run.name for run in runs])))
+    assert list(plots)[3:6] == [
+        "Consistency on unlabelled images",
+        "Discriminator against generator",
+        "L1 distance of G(x) to x",
+    ]
+    legend = texts(plots["Discriminator against generator"])
+    assert {"GRN_SSL: D", "GRN_SSL: G", "THIRD: G"} <= set(legend)
+    assert "GRN_SSL" in texts(plots["Training loss of S (mean of the epoch)"])
 
 
 def test_no_plot_without_numbers() -> None:
