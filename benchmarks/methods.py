@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from grn_monai.data import datalist
 from grn_monai.files import write_whole
 from grn_monai.handlers import provenance
 
@@ -148,9 +149,6 @@ def rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
                     "seed": run.seed,
                     **{kind: metrics[kind]["mean"] for kind in KINDS},
                     "dice_decoded": metrics["decoded"]["dice"],
-                    "labelled_scans": len(record["scans"])
-                    if METHODS[run.method].bundle != "us_layers_grn_ssl"
-                    else None,
                     "iterations": record["iterations"],
                     "seconds": record["seconds"] + sum(e.get("seconds") or 0 for e in record.get("earlier", [])),
                     "commit": (record.get("git") or {}).get("commit"),
@@ -188,6 +186,9 @@ def write(runs: Sequence[Run], failures: dict[str, str], args: argparse.Namespac
         "benchmark": "methods",
         "settings": {k: getattr(args, k) for k in ("fraction", "epochs", "size", "seeds", "device")},
         "cohort": {section: len(cohort.get(section, [])) for section in ("training", "validation", "test")},
+        "labelled_scans": sorted(
+            {len(datalist(args.cohort, "training", fraction=args.fraction, seed=s)) for s in args.seeds}
+        ),
         "simulated": bool(cohort.get("simulated", (args.cohort / "simulation.json").is_file())),
         "summary": summary(table),
         "rows": table,

@@ -86,6 +86,52 @@ def _trained(runs: dict[str, Any]) -> str:
     )
 
 
+TITLES = {
+    "unet": "U-Net",
+    "grn_plus_joint": "GRN+ (`joint`)",
+    "grn_plus_alternate": "GRN+ (`alternate`)",
+    "grn_plus_single_stage": "GRN+, single stage",
+    "grn_sel_alternate": "GRN-SEL (`alternate`)",
+    "grn_sel_joint": "GRN-SEL (`joint`)",
+    "grn_sel_no_seg_feedback": "GRN-SEL, no feedback of S",
+    "grn_sel_negated_seg_feedback": "GRN-SEL, feedback negated",
+    "grn_ssl_alternate": "GRN-SSL (`alternate`)",
+    "grn_ssl_joint": "GRN-SSL (`joint`)",
+    "unet_augment": "U-Net, augmentation",
+    "unet_gan_augment": "U-Net, GAN augmentation",
+}
+
+
+def _spread(values: dict[str, Any], sign: str = "") -> str:
+    deviation = "" if values["sd"] is None else f" ± {100 * values['sd']:.1f}"
+    return f"{100 * values['mean']:{sign}.1f}{deviation}"
+
+
+def methods_table(result: dict[str, Any]) -> str:
+    """Mean Dice of each method over the seeds, with S alone and with SGE, and the difference to the U-Net."""
+    head = ["method", "predicts", "slices", "decoded", "slices, minus U-Net", "decoded, minus U-Net"]
+    rows = [head, ["---", "---"] + ["---:"] * (len(head) - 2)]
+    summary = result["summary"]
+    for name, title in TITLES.items():
+        for mode, label in (("raw", "S(x)"), ("sge", "S(G(x))")):
+            if not (group := summary.get(f"{name}/{mode}")):
+                continue
+            change = group.get("minus_unet")
+            differences = [_spread(change[kind], "+") if change else "" for kind in ("slice", "decoded")]
+            rows.append([title, label, *(_spread(group[kind]) for kind in ("slice", "decoded")), *differences])
+    settings, cohort = result["settings"], result["cohort"]
+    seeds = max(group["slice"]["n"] for group in summary.values())
+    note = (
+        f"Mean Dice of the six layers in percent on {cohort['test']} simulated test scans: mean ± standard deviation "
+        f"over {seeds} seeds (each with its own labelled subjects, first weights and order of images), and the "
+        f"difference to the U-Net of the same seed. Labels of {' or '.join(map(str, result['labelled_scans']))} of "
+        f"{cohort['training']} training scans ({100 * settings['fraction']:g} % asked, whole subjects); {settings['epochs']} passes over the labelled images at "
+        f"{settings['size']} × {settings['size']}, the best epoch by validation. The papers' clinical data are private."
+    )
+    failed = result.get("failures")
+    return _markdown(rows) + "\n\n" + note + (f" Failed runs: {', '.join(failed)}." if failed else "")
+
+
 def training_table(result: dict[str, Any]) -> str:
     """Seconds and ratios of a training step."""
     rows = [["training step", "seconds", "over `unet`", "over `unet_bf16`"], ["---", "---:", "---:", "---:"]]
@@ -93,10 +139,12 @@ def training_table(result: dict[str, Any]) -> str:
         ratios = (f"{result[k][name]:.2f}" for k in ("ratio_to_unet", "ratio_to_unet_bf16"))
         rows.append([f"`{name}`", f"{seconds:.3f}", *ratios])
     shares = ", ".join(f"`{k}` {100 * v['share_of_matrix_peak']:.0f} %" for k, v in result["forward_float32"].items())
+    saved = ", ".join(f"`{k}` {100 * v:.0f} %" for k, v in result["saved_by_sharing"].items())
     peak = result["matrix_peak_gflops"]
     note = (
-        f"Batch {result['batch']} at {result['size']} × {result['size']}, {result['threads']} threads; the paper "
-        f"prints {result['printed_ratio']:.1f}. Share of the measured matrix-product peak "
+        f"Batch {result['batch']} at {result['size']} × {result['size']}, {result['threads']} threads; the papers "
+        f"print {result['printed_ratio']['grn_plus']:.1f} for GRN+ and {result['printed_ratio']['grn_ssl']:.1f} for "
+        f"GRN-SSL. One pass of S for several losses saves {saved} of a step. Share of the measured matrix-product peak "
         f"({peak['float32']:.0f} GFLOP/s) that a float32 forward pass reaches: {shares}."
     )
     return _markdown(rows) + "\n\n" + note
@@ -121,7 +169,7 @@ def _markdown(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-TABLES = {"demo": demo_table, "training_step": training_table, "inference": inference_table}
+TABLES = {"demo": demo_table, "methods": methods_table, "training_step": training_table, "inference": inference_table}
 
 
 def main() -> None:
