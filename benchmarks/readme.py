@@ -125,7 +125,8 @@ def methods_table(result: dict[str, Any]) -> str:
         f"Mean Dice of the six layers in percent on {cohort['test']} simulated test scans: mean ± standard deviation "
         f"over {seeds} seeds (each with its own labelled subjects, first weights and order of images), and the "
         f"difference to the U-Net of the same seed. Labels of {' or '.join(map(str, result['labelled_scans']))} of "
-        f"{cohort['training']} training scans ({100 * settings['fraction']:g} % asked, whole subjects); {settings['epochs']} passes over the labelled images at "
+        f"{cohort['training']} training scans ({100 * settings['fraction']:g} % asked, whole subjects); "
+        f"{settings['epochs']} passes over the labelled images at "
         f"{settings['size']} × {settings['size']}, the best epoch by validation. The papers' clinical data are private."
     )
     failed = result.get("failures")
