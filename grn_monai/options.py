@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from grn_monai.errors import InputError
 
-__all__ = ["flag"]
+__all__ = ["check_choice", "flag"]
 
 
 def flag(value: Any) -> bool:
@@ -26,3 +27,13 @@ def flag(value: Any) -> bool:
     if text in ("false", "no", "off", "0"):
         return False
     raise InputError("a switch on the command line", repr(value), "true or false", "Correct the option.")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
+    """Refuse an option that is none of its choices.
+
+    Raises:
+        InputError: naming the option.
+    """
+    if value not in choices:
+        raise InputError(name, repr(value), " or ".join(repr(c) for c in choices), "Correct the option.")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,13 +14,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
-from grn_monai.errors import InputError
-
 __all__ = [
     "JointKeys",
     "at_least_float32",
     "bfloat16_pays",
-    "check_choice",
     "check_optimizer",
     "frozen",
     "grad_norm",
@@ -134,16 +131,6 @@ def make_scaler(device: torch.device, amp: bool, amp_kwargs: Mapping[str, Any]) 
     """A gradient scaler that is active for float16 only: bfloat16 has the exponent range of float32."""
     dtype = amp_kwargs.get("dtype") or torch.get_autocast_dtype(device.type)
     return torch.amp.GradScaler(device.type, enabled=amp and dtype == torch.float16)
-
-
-def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
-    """Refuse an option that is none of its choices.
-
-    Raises:
-        InputError: naming the option.
-    """
-    if value not in choices:
-        raise InputError(name, repr(value), " or ".join(repr(c) for c in choices), "Correct the option.")
 
 
 def check_optimizer(

@@ -9,32 +9,31 @@ import torch
 from ignite.engine import EventEnum
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
-from monai.engines.workflow import Workflow
 from monai.utils.enums import CommonKeys as Keys
 from torch import nn
 from torch.optim.optimizer import Optimizer
 
 from grn_monai.errors import InputError
+from grn_monai.options import check_choice
 
 from ._common import (
     JointKeys,
     at_least_float32,
-    check_choice,
     check_optimizer,
     frozen,
     grad_norm,
     kept_buffers,
-    make_scaler,
     mixes_samples,
     plain_tensor,
     unwrapped,
 )
 from ._phases import JointEvents, LabelledPhase, Phase, Segment, View
+from ._scaled import ScaledTrainer
 
 __all__ = ["JointEvents", "JointTrainer"]
 
 
-class JointTrainer(SupervisedTrainer):
+class JointTrainer(ScaledTrainer, SupervisedTrainer):
     """Train a generator G and a segmentor S together, as GRN+ does.
 
     One iteration, with images x ``(B, C, H, W)`` and labels y ``(B, 1, H, W)``:
@@ -165,33 +164,10 @@ class JointTrainer(SupervisedTrainer):
             expected = "another weight: the generator has no other loss"
             raise InputError("seg_weight", "0", expected, "Correct the option.")
 
-    def _add_scaler(self, name: str) -> None:
-        """Keep a gradient scaler in ``engine.state`` under ``name`` and in the trainer's state dict."""
-        setattr(self.state, name, make_scaler(self.state.device, self.amp, self.amp_kwargs))
-        self._state_dict_user_keys.append(name)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The engine's state with each scaler as its own state dict (tensors and numbers only)."""
-        state = dict(super().state_dict())
-        return {k: v.state_dict() if isinstance(v, torch.amp.GradScaler) else v for k, v in state.items()}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        scalers = {k: v for k, v in vars(self.state).items() if isinstance(v, torch.amp.GradScaler)}
-        super().load_state_dict(state_dict)
-        for name, scaler in scalers.items():
-            scaler.load_state_dict(state_dict[name])
-            setattr(self.state, name, scaler)  # ignite put the plain dict there
-
     @property
     def optimizers(self) -> dict[str, Optimizer]:
         """Every optimizer by its name, for checkpoints."""
         return {"optimizer": self.optimizer, "joint_optimizer": self.joint_optimizer}
-
-    def run(self) -> None:
-        """Train. Called again, it goes on from the state it is in."""
-        # Trainer.run would make a CUDA scaler at every call and so forget the scale: the scalers live in the state.
-        Workflow.run(self)
 
     def _iteration(self, engine: JointTrainer, batchdata: dict[str, torch.Tensor]) -> dict:
         if batchdata is None:
@@ -386,8 +362,3 @@ class JointTrainer(SupervisedTrainer):
                 return [run_network(x, net) for x in images]
 
         return segment
-
-    @staticmethod
-    def _autocast(engine: JointTrainer) -> torch.autocast:
-        kwargs = dict(engine.amp_kwargs)
-        return torch.autocast(engine.state.device.type, enabled=engine.amp and kwargs.pop("enabled", True), **kwargs)

@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from monai.engines import Trainer, default_prepare_batch
+from monai.engines import default_prepare_batch
 from monai.engines.utils import IterationEvents
-from monai.engines.workflow import Workflow
 from monai.losses import PatchAdversarialLoss
 from monai.utils.enums import CommonKeys as Keys
 from torch import nn
@@ -23,16 +22,16 @@ from ._common import (
     check_optimizer,
     frozen,
     grad_norm,
-    make_scaler,
     plain_tensor,
     unwrapped,
 )
+from ._scaled import ScaledTrainer
 from .adversarial_trainer import check_weights, discriminator_loss
 
 __all__ = ["ReconstructionTrainer", "WithReconstructions"]
 
 
-class ReconstructionTrainer(Trainer):
+class ReconstructionTrainer(ScaledTrainer):
     """Train a generator G to reconstruct images, against a discriminator D; no segmentor and no labels.
 
     One iteration, with images x ``(B, C, H, W)``:
@@ -69,8 +68,6 @@ class ReconstructionTrainer(Trainer):
     Source: the row "GAN augmentation" in Table 6 of "Generative Reinforcement Network (GRN) for Tissue Layer
     Segmentation in Chronic Low-back Pain (cLBP) assessment", arXiv 2501.17690.
     """
-
-    _scalers = ("generator_scaler", "discriminator_scaler")
 
     def __init__(
         self,
@@ -113,21 +110,8 @@ class ReconstructionTrainer(Trainer):
         super().__init__(
             device=device, max_epochs=max_epochs, data_loader=train_data_loader, handlers=train_handlers, **kwargs
         )
-        for name in self._scalers:
-            setattr(self.state, name, make_scaler(self.state.device, self.amp, self.amp_kwargs))
-            self._state_dict_user_keys.append(name)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The engine's state with each scaler as its own state dict (tensors and numbers only)."""
-        return {**super().state_dict(), **{name: getattr(self.state, name).state_dict() for name in self._scalers}}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
-        """Restore what ``state_dict`` gave."""
-        scalers = {name: getattr(self.state, name) for name in self._scalers}
-        super().load_state_dict(state_dict)
-        for name, scaler in scalers.items():
-            scaler.load_state_dict(state_dict[name])
-            setattr(self.state, name, scaler)  # ignite put the plain dict there
+        self._add_scaler("generator_scaler")
+        self._add_scaler("discriminator_scaler")
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -136,11 +120,6 @@ class ReconstructionTrainer(Trainer):
             "generator_optimizer": self.generator_optimizer,
             "discriminator_optimizer": self.discriminator_optimizer,
         }
-
-    def run(self) -> None:
-        """Train. Called again, it goes on from the state it is in."""
-        # Trainer.run would make a CUDA scaler of its own: the scalers live in the state.
-        Workflow.run(self)
 
     def _iteration(self, engine: ReconstructionTrainer, batchdata: dict[str, torch.Tensor]) -> dict:
         if batchdata is None:
@@ -196,11 +175,6 @@ class ReconstructionTrainer(Trainer):
         out[JointKeys.GRAD_NORM_GENERATOR] = grad_norm(engine.generator)
         scaler.step(optimizer)
         scaler.update()
-
-    @staticmethod
-    def _autocast(engine: ReconstructionTrainer) -> torch.autocast:
-        kwargs = dict(engine.amp_kwargs)
-        return torch.autocast(engine.state.device.type, enabled=engine.amp and kwargs.pop("enabled", True), **kwargs)
 
 
 class WithReconstructions:

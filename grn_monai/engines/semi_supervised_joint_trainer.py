@@ -9,8 +9,9 @@ import torch
 
 from grn_monai.errors import InputError
 from grn_monai.losses import Interpolation
+from grn_monai.options import check_choice
 
-from ._common import JointKeys, check_choice, plain_tensor
+from ._common import JointKeys, plain_tensor
 from ._phases import ConsistencyPhase, LabelledPhase, Phase
 from .adversarial_trainer import AdversarialJointTrainer, check_weights
 from .joint_trainer import JointTrainer

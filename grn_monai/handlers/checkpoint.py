@@ -256,6 +256,30 @@ class ResumeHandler:
             }
         save_atomic(state, self.path)
 
+    _mend = "Use another output_dir, delete the file, or give `resume: false`."
+
+    def _read(self, device: Any = "cpu") -> dict[str, Any]:
+        """The checkpoint, if it is one of this run; options that only one of the two knows differ too."""
+        state = load_checkpoint(self.path, map_location=device)
+        saved = state.get("identity", {})
+        names = dict.fromkeys([*self.identity, *saved])
+        other = [
+            f"{k} {saved.get(k)!r}, now {self.identity.get(k)!r}" for k in names if saved.get(k) != self.identity.get(k)
+        ]
+        if other:
+            found = f"a checkpoint of another run ({'; '.join(other)})"
+            raise InputError(self.path, found, "one of this run", self._mend)
+        return state
+
+    def check(self) -> None:
+        """Refuse a checkpoint of another run now, where a training would meet it only after other work.
+
+        Raises:
+            InputError: as in ``load``.
+        """
+        if self.resume and self.path.is_file():
+            self._read()
+
     def load(self, engine: Any) -> None:
         """Restore the checkpoint, if there is one and ``resume`` is set.
 
@@ -264,12 +288,7 @@ class ResumeHandler:
         """
         if not self.resume or not self.path.is_file():
             return
-        state = load_checkpoint(self.path, map_location=engine.state.device)
-        mend = "Use another output_dir, delete the file, or give `resume: false`."
-        saved = state.get("identity", {})
-        other = [f"{k} {saved.get(k)!r}, now {v!r}" for k, v in self.identity.items() if saved.get(k) != v]
-        if other:
-            raise InputError(self.path, f"a checkpoint of another run ({'; '.join(other)})", "one of this run", mend)
+        state = self._read(engine.state.device)
         try:
             for name, module in self.modules.items():
                 module.load_state_dict(state["modules"][name])
@@ -280,7 +299,7 @@ class ResumeHandler:
                 self.path,
                 f"a checkpoint of another configuration ({str(error).splitlines()[0][:200]})",
                 "a checkpoint of this run",
-                mend,
+                self._mend,
             ) from error
         # The number of epochs is the new run's to choose: a finished run can be trained on.
         trainer = {

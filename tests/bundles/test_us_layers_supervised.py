@@ -308,6 +308,23 @@ def test_another_gan_is_refused(
     assert "checkpoint of another run" in str(find_input_error(info.value))
 
 
+def test_a_run_without_the_gan_is_refused_before_a_gan_is_trained(cohort: Path, tmp_path: Path) -> None:
+    run(BUNDLE, "train", **options(cohort, tmp_path, epochs=1))
+    with pytest.raises(RuntimeError) as info:
+        run(BUNDLE, "train", "gan_augment", **options(cohort, tmp_path, **{**GAN, "epochs": 1}))
+    assert "gan None, now" in str(find_input_error(info.value))
+    assert not (tmp_path / "checkpoint_gan.pt").exists()
+
+
+@pytest.mark.parametrize("overlay", ["augment", "gan_augment"])
+def test_without_the_overlay_its_checkpoint_is_refused(overlay: str, cohort: Path, tmp_path: Path) -> None:
+    extra = {**GAN, "gan_epochs": 1} if overlay == "gan_augment" else {}
+    run(BUNDLE, "train", overlay, **options(cohort, tmp_path, **{**extra, "epochs": 1}))
+    with pytest.raises(RuntimeError) as info:
+        run(BUNDLE, "train", **options(cohort, tmp_path, epochs=1))
+    assert "now None" in str(find_input_error(info.value))
+
+
 def test_images_without_label_are_for_the_gan_alone(cohort: Path, tmp_path: Path) -> None:
     others = {**GAN, "gan_epochs": 1, "epochs": 1, "fraction": 0.5, "gan_images": "all"}
     flow = run(BUNDLE, "train", "gan_augment", **options(cohort, tmp_path, **others))

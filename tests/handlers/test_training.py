@@ -320,7 +320,20 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
     joint_run(tmp_path, 1, identity={"fraction": 0.05}).run()
     with pytest.raises(InputError, match=r"checkpoint\.pt: .*fraction '0\.05', now '1\.0'.*resume: false"):
         joint_run(tmp_path, 1, identity={"fraction": 1.0}).run()
+    with pytest.raises(InputError, match=r"fraction '0\.05', now None"):
+        joint_run(tmp_path, 1).run()
+    with pytest.raises(InputError, match=r"augment None, now 'True'"):
+        joint_run(tmp_path, 1, identity={"fraction": 0.05, "augment": True}).run()
     joint_run(tmp_path, 1, identity={"fraction": 1.0}, resume=False).run()
+
+
+def test_a_checkpoint_of_another_run_can_be_refused_before_the_training(tmp_path: Path) -> None:
+    ResumeHandler(tmp_path / "checkpoint.pt", {}, identity={"seed": 1}).check()  # none there yet
+    joint_run(tmp_path, 1, identity={"seed": 0}).run()
+    ResumeHandler(tmp_path / "checkpoint.pt", {}, identity={"seed": 0}).check()
+    ResumeHandler(tmp_path / "checkpoint.pt", {}, identity={"seed": 1}, resume=False).check()
+    with pytest.raises(InputError, match=r"seed '0', now '1'"):
+        ResumeHandler(tmp_path / "checkpoint.pt", {}, identity={"seed": 1}).check()
 
 
 def test_damaged_and_foreign_checkpoints_name_the_file(tmp_path: Path) -> None:

@@ -1,0 +1,46 @@
+"""What trainers with several optimizers share: a gradient scaler for each, kept in the trainer's state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from monai.engines import Trainer
+from monai.engines.workflow import Workflow
+
+from ._common import make_scaler
+
+__all__ = ["ScaledTrainer"]
+
+
+class ScaledTrainer(Trainer):
+    """A trainer whose gradient scalers live in ``engine.state``, under the names given to ``_add_scaler``."""
+
+    def _add_scaler(self, name: str) -> None:
+        """Keep a gradient scaler in ``engine.state`` under ``name`` and in the trainer's state dict."""
+        setattr(self.state, name, make_scaler(self.state.device, self.amp, self.amp_kwargs))
+        self._state_dict_user_keys.append(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The engine's state with each scaler as its own state dict (tensors and numbers only)."""
+        state = dict(super().state_dict())
+        return {k: v.state_dict() if isinstance(v, torch.amp.GradScaler) else v for k, v in state.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Restore what ``state_dict`` gave."""
+        scalers = {k: v for k, v in vars(self.state).items() if isinstance(v, torch.amp.GradScaler)}
+        super().load_state_dict(state_dict)
+        for name, scaler in scalers.items():
+            scaler.load_state_dict(state_dict[name])
+            setattr(self.state, name, scaler)  # ignite put the plain dict there
+
+    def run(self) -> None:
+        """Train. Called again, it goes on from the state it is in."""
+        # Trainer.run would make a CUDA scaler at every call and so forget the scale.
+        Workflow.run(self)
+
+    @staticmethod
+    def _autocast(engine: Any) -> torch.autocast:
+        kwargs = dict(engine.amp_kwargs)
+        return torch.autocast(engine.state.device.type, enabled=engine.amp and kwargs.pop("enabled", True), **kwargs)
