@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from data_prep.split import write_split
 from grn_monai.errors import InputError, find_input_error
 from tests.bundles import test_us_layers_grn_sel as grn_sel
 from tests.bundles.conftest import SMALL, run
@@ -37,6 +38,18 @@ class TestGRNSSL(grn_sel.TestGRNSEL):
         assert not set(batch["subject"]) & set(batch["unlabeled_subject"])
         record = json.loads((tmp_path / "run.json").read_text())
         assert len(record["scans"]) == 2  # one labelled, one not
+
+    def test_streams_from_a_split_file(self, cohort: Path, tmp_path: Path) -> None:
+        """`python -m data_prep split --fraction 0.5` chooses the same subjects as the option does."""
+        file, _ = write_split(cohort, fraction=0.5, out=tmp_path / "half.json")
+        subjects = []
+        for number, options in enumerate(({"split": str(file), "fraction": 1.0}, {"fraction": 0.5})):
+            out = str(tmp_path / str(number))
+            options = {**SMALL, **self.extra, "epochs": 1, **options}
+            flow = run(self.bundle, "train", dataset_dir=str(cohort), output_dir=out, **options)
+            batch = flow.parser.get_parsed_content("train#trainer").state.batch
+            subjects.append((set(batch["subject"]), set(batch["unlabeled_subject"])))
+        assert subjects[0] == subjects[1]
 
     def test_an_epoch_over_the_unlabelled_images(self, cohort: Path, tmp_path: Path) -> None:
         options = {**SMALL, **self.extra, "epochs": 1, "batch_size": 8, "unlabelled_batch_size": 4}
