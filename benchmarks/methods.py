@@ -110,24 +110,45 @@ def call(line: list[str], bundle: str, log: Path, threads: int) -> None:
         raise RuntimeError(f"{log}: exit {done.returncode}: {' '.join(last)[-500:]}")
 
 
-def finished(run: Run, epochs: int) -> bool:
-    """Whether the training has reached its end."""
+def finished(run: Run, args: argparse.Namespace) -> bool:
+    """Whether the training has reached its end.
+
+    Raises:
+        RuntimeError: when the folder holds a run of other settings.
+    """
     record = run.output / "run.json"
     if not record.is_file():
         return False
     content = json.loads(record.read_text())
-    return content["status"] == "completed" and content.get("epochs", 0) >= epochs
+    config = content["config"]
+    wanted = {
+        "fraction": args.fraction,
+        "seed": run.seed,
+        "slice_size": [args.size, args.size],
+        "dataset_dir": str(args.cohort.resolve()),
+        **METHODS[run.method].options,
+    }
+    other = [f"{k} {config.get(k)!r}, now {v!r}" for k, v in wanted.items() if str(config.get(k)) != str(v)]
+    if other:
+        raise RuntimeError(f"{run.output} holds a run of other settings ({'; '.join(other)}): give another --work")
+    return content["status"] == "completed" and content.get("epochs", 0) >= args.epochs
+
+
+def evaluated(run: Run, mode: str) -> bool:
+    """Whether the evaluation is that of the finished training."""
+    result, record = run.evaluation(mode) / "metrics.json", run.output / "run.json"
+    return result.is_file() and result.stat().st_mtime >= record.stat().st_mtime
 
 
 def work(run: Run, args: argparse.Namespace) -> None:
     """Train and evaluate, where it is not done yet."""
     method = METHODS[run.method]
-    if not finished(run, args.epochs):
+    if not finished(run, args):
         line = command(method, ["train", *method.overlays], args, run, training=True)
         call(line, method.bundle, run.folder / "logs" / f"{run.method}.txt", args.threads)
     for mode in () if args.train_only else method.modes:
         place = run.evaluation(mode)
-        if (place / "metrics.json").is_file():
+        if evaluated(run, mode):
             continue
         # No overlay of the training: it changes what is trained, not what is predicted.
         configs = ["train", "evaluate", *(["no_sge"] if mode == "raw" and "sge" in method.modes else [])]
@@ -136,12 +157,16 @@ def work(run: Run, args: argparse.Namespace) -> None:
         call(line, method.bundle, run.folder / "logs" / f"{place.name}_evaluation.txt", args.threads)
 
 
-def rows(runs: Sequence[Run]) -> Iterator[dict[str, Any]]:
-    """One row for each evaluation that exists."""
+def rows(runs: Sequence[Run], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row for each evaluation of a finished training."""
     for run in runs:
-        for mode in METHODS[run.method].modes:
-            file = run.evaluation(mode) / "metrics.json"
-            if file.is_file():
+        try:
+            modes = METHODS[run.method].modes if finished(run, args) else ()
+        except RuntimeError:  # of other settings: in the list of failures already
+            continue
+        for mode in modes:
+            if evaluated(run, mode):
+                file = run.evaluation(mode) / "metrics.json"
                 metrics, record = json.loads(file.read_text()), json.loads((run.output / "run.json").read_text())
                 yield {
                     "method": run.method,
@@ -180,7 +205,7 @@ def summary(table: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def write(runs: Sequence[Run], failures: dict[str, str], args: argparse.Namespace) -> None:
     """Write the result so far."""
-    table = list(rows(runs))
+    table = list(rows(runs, args))
     cohort = json.loads((args.cohort / "dataset.json").read_text())
     result = {
         "benchmark": "methods",

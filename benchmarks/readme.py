@@ -112,15 +112,17 @@ def methods_table(result: dict[str, Any]) -> str:
     head = ["method", "predicts", "slices", "decoded", "slices, minus U-Net", "decoded, minus U-Net"]
     rows = [head, ["---", "---"] + ["---:"] * (len(head) - 2)]
     summary = result["summary"]
+    seeds = max(group["slice"]["n"] for group in summary.values())
     for name, title in TITLES.items():
         for mode, label in (("raw", "S(x)"), ("sge", "S(G(x))")):
             if not (group := summary.get(f"{name}/{mode}")):
                 continue
             change = group.get("minus_unet")
             differences = [_spread(change[kind], "+") if change else "" for kind in ("slice", "decoded")]
-            rows.append([title, label, *(_spread(group[kind]) for kind in ("slice", "decoded")), *differences])
+            fewer = "" if group["slice"]["n"] == seeds else f" ({group['slice']['n']} seeds)"
+            cells = [_spread(group[kind]) for kind in ("slice", "decoded")]
+            rows.append([title + fewer, label, *cells, *differences])
     settings, cohort = result["settings"], result["cohort"]
-    seeds = max(group["slice"]["n"] for group in summary.values())
     note = (
         f"Mean Dice of the six layers in percent on {cohort['test']} simulated test scans: mean ± standard deviation "
         f"over {seeds} seeds (each with its own labelled subjects, first weights and order of images), and the "

@@ -38,6 +38,19 @@ if [ -z "${COHORT:-}" ]; then
 fi
 step . "$bin/python" -m data_prep check "$cohort"
 
+if [ "$METHODS" = all ]; then # now, not after the other methods have trained
+  "$bin/python" - "$cohort" "$FRACTION" "$SEED" "$DEPTH" << 'EOF'
+import sys
+
+from grn_monai.data import datalist
+from grn_monai.errors import report_input_errors
+
+report_input_errors()
+cohort, fraction, seed, depth = sys.argv[1:]
+datalist(cohort, "unlabeled", fraction=float(fraction), seed=int(seed), depth_axis=int(depth) if depth.isdigit() else depth)
+EOF
+fi
+
 data=(--dataset_dir "$cohort" --seed "$SEED" --slice_size "[$SLICE,$SLICE]" --depth_axis "$DEPTH")
 bundle=("$bin/python" -m monai.bundle run)
 train=("${bundle[@]}" training --config_file configs/train.yaml "${data[@]}" --fraction "$FRACTION" --epochs "$EPOCHS")

@@ -7,7 +7,7 @@ from .cohort import datalist, read_cohort
 from .scans import ScanDataset, scan_list
 from .selection import select_labelled
 from .slices import SliceDataset
-from .two_stream import TwoStreamBatchSampler, TwoStreamDataset, two_stream_collate
+from .two_stream import TwoStreamBatchSampler, TwoStreamDataset, two_stream_collate, two_stream_slices
 from .volume import EXTENSIONS, VolumeHeader, check_same_geometry, read_header, read_volume, scan_name
 from .writer import AtomicNibabelWriter
 
@@ -29,4 +29,5 @@ __all__ = [
     "scan_name",
     "select_labelled",
     "two_stream_collate",
+    "two_stream_slices",
 ]

@@ -12,9 +12,10 @@ from monai.data.meta_tensor import MetaTensor
 from torch.utils.data import Dataset, Sampler, default_collate
 
 from grn_monai.data.names import item_names
+from grn_monai.data.slices import SliceDataset
 from grn_monai.errors import InputError
 
-__all__ = ["TwoStreamBatchSampler", "TwoStreamDataset", "two_stream_collate"]
+__all__ = ["TwoStreamBatchSampler", "TwoStreamDataset", "two_stream_collate", "two_stream_slices"]
 
 _STREAM = "_stream"
 _STREAMS = ("labelled", "unlabelled")
@@ -96,6 +97,23 @@ class TwoStreamDataset(Dataset[dict[str, Any]]):
         if index < first:
             return {**self.labelled[index], _STREAM: 0}
         return {**{k: v for k, v in self.unlabelled[index - first].items() if k != "label"}, _STREAM: 1}
+
+
+def two_stream_slices(
+    data: Sequence[Mapping[str, Any]], unlabelled: Sequence[Mapping[str, Any]], **options: Any
+) -> TwoStreamDataset:
+    """Slices of labelled and of unlabelled scans, cut alike; for a bundle's config.
+
+    Args:
+        data: labelled items, under the name by which MONAI Label sets them in any bundle.
+        unlabelled: unlabelled items; labels that they have are not read.
+        **options: as in :class:`grn_monai.data.SliceDataset`, for both.
+
+    Raises:
+        InputError: as `TwoStreamDataset` and `SliceDataset` do.
+    """
+    bare = [{key: value for key, value in item.items() if key != "label"} for item in unlabelled]
+    return TwoStreamDataset(SliceDataset(data, **options), SliceDataset(bare, **options))
 
 
 class TwoStreamBatchSampler(Sampler[list[int]]):

@@ -94,17 +94,16 @@ def kept_buffers(module: nn.Module) -> Iterator[None]:
 def without_statistics(module: nn.Module) -> Iterator[None]:
     """Inside, a pass in training mode does not enter BatchNorm's running statistics.
 
-    Unlike ``kept_buffers`` it may be used where gradients are wanted: nothing is written in place.
+    Unlike ``kept_buffers`` it may be used where gradients are wanted: no buffer is written.
     """
-    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
-    momenta = [m.momentum for m in norms]
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.track_running_stats = False
     try:
         yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        for norm in norms:
+            norm.track_running_stats = True
 
 
 def mixes_samples(module: nn.Module) -> bool:

@@ -114,7 +114,8 @@ class ConsistencyPhase:
     """Interpolation consistency: S of a mixture of two images against the mixture of S of the two.
 
     The raw images are mixed, and the mixture goes through G and S (GRN's text; its equation would mix
-    reconstructions).
+    reconstructions). Mixtures stay out of the running statistics of G's BatchNorm; in those of an S with BatchNorm
+    (the bundles' U-Net has none) they take part.
 
     Args:
         inputs: unlabelled images ``(B, C, H, W)``, B at least 2.

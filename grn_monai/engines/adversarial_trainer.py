@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -27,7 +28,7 @@ def check_weights(**weights: float) -> None:
         InputError: naming the weight.
     """
     for name, value in weights.items():
-        if not value >= 0:  # NaN too
+        if not isinstance(value, int | float) or not 0 <= value < math.inf:  # NaN too
             raise InputError(name, repr(value), "a number from 0", "Only seg_weight may be negative, as an ablation.")
 
 

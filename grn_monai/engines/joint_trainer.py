@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -43,7 +44,8 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
     2. Stage 2: ``L_S = ½ [loss(S(x), y) + loss(S(x̂), y)]`` with x̂ detached; step ``optimizer`` (S alone).
 
     In ``alternate`` mode S does not move between the two, so both losses come from one pass and one
-    backpropagation of S (``share_passes``); the steps are the same, in the same order.
+    backpropagation of S (``share_passes``); the steps are the same, in the same order (with Dropout in S, under one
+    mask).
 
     S keeps MONAI's names ``network`` and ``optimizer``, so that evaluators, checkpoints and MONAI Label stay
     stock. ``FORWARD_``, ``LOSS_``, ``BACKWARD_`` and ``MODEL_COMPLETED`` fire once an iteration, for the last
@@ -107,6 +109,8 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
         check_choice("segmentor_update", segmentor_update, ("joint", "alternate"))
         check_choice("s_optim", s_optim, ("separate", "shared"))
         check_choice("stages", stages, (1, 2))
+        if not isinstance(seg_weight, int | float) or not math.isfinite(seg_weight):
+            raise InputError("seg_weight", repr(seg_weight), "a number", "Correct the option.")
         if stages == 1 and (segmentor_update == "alternate" or seg_weight == 0):
             raise InputError(
                 "stages",

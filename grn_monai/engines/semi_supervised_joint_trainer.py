@@ -31,7 +31,8 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
     3. Stage 2: ``L_S = ½ [ICT(S) + ICT(S∘G)]``; S∘G on the images of stage 1.
 
     The batch is a dict with ``image``, ``label`` and ``unlabeled`` ``(B_u, C, H, W)``, as a ``DataLoader`` with
-    ``TwoStreamBatchSampler`` and ``two_stream_collate`` gives. MONAI's events, ``pred`` and ``loss`` are those of
+    ``TwoStreamBatchSampler`` and ``two_stream_collate`` gives; ``prepare_batch`` sees the labelled
+    half only. MONAI's events, ``pred`` and ``loss`` are those of
     the labelled phase; the scalars of the other are in the output under ``unlabeled_…``.
 
     Args:
@@ -90,7 +91,9 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
                 f"{type(self).__name__} needs unlabelled images in each batch, under {str(JointKeys.UNLABELED)!r}. "
                 "Load with TwoStreamDataset, TwoStreamBatchSampler and two_stream_collate of grn_monai.data."
             )
-        unlabelled = batchdata[JointKeys.UNLABELED].to(engine.state.device, non_blocking=engine.non_blocking)
+        unlabelled = batchdata[JointKeys.UNLABELED].to(
+            engine.state.device, non_blocking=engine.non_blocking, **engine.to_kwargs
+        )
         if len(unlabelled) < 2:
             mend = "Raise unlabelled_batch_size: interpolation consistency pairs the unlabelled images of a batch."
             raise InputError("the batch", f"{len(unlabelled)} unlabelled image", "at least 2", mend)

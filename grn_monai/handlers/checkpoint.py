@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.handlers import CheckpointSaver
 
@@ -246,7 +247,7 @@ class ResumeHandler:
             "modules": {k: v.state_dict() for k, v in self.modules.items()},
             "optimizers": {k: v.state_dict() for k, v in self._optimizers(engine).items()},
             "trainer": dict(engine.state_dict()),
-            "identity": self.identity,
+            "identity": self._identity(),
         }
         if self.evaluator is not None:
             best = self.evaluator.state
@@ -258,14 +259,17 @@ class ResumeHandler:
 
     _mend = "Use another output_dir, delete the file, or give `resume: false`."
 
+    def _identity(self) -> dict[str, str]:
+        """What makes the run what it is; with several processes their number, which multiplies the batch."""
+        processes = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+        return {**self.identity, **({"processes": str(processes)} if processes > 1 else {})}
+
     def _read(self, device: Any = "cpu") -> dict[str, Any]:
         """The checkpoint, if it is one of this run; options that only one of the two knows differ too."""
         state = load_checkpoint(self.path, map_location=device)
-        saved = state.get("identity", {})
-        names = dict.fromkeys([*self.identity, *saved])
-        other = [
-            f"{k} {saved.get(k)!r}, now {self.identity.get(k)!r}" for k in names if saved.get(k) != self.identity.get(k)
-        ]
+        saved, now = state.get("identity", {}), self._identity()
+        names = dict.fromkeys([*now, *saved])
+        other = [f"{k} {saved.get(k)!r}, now {now.get(k)!r}" for k in names if saved.get(k) != now.get(k)]
         if other:
             found = f"a checkpoint of another run ({'; '.join(other)})"
             raise InputError(self.path, found, "one of this run", self._mend)

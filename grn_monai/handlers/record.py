@@ -201,9 +201,11 @@ class RunRecord:
             "first_epoch": engine.state.epoch + 1,
             "status": "running",
         }
-        data = getattr(getattr(getattr(engine, "data_loader", None), "dataset", None), "data", None)
-        if data is not None:
-            self.record["scans"] = [str(item.get("scan", item.get("image"))) for item in data]
+        dataset = getattr(getattr(engine, "data_loader", None), "dataset", None)
+        both = getattr(dataset, "labelled", dataset), getattr(dataset, "unlabelled", None)
+        for name, stream in zip(("scans", "unlabelled_scans"), both, strict=True):
+            if (data := getattr(stream, "data", None)) is not None:
+                self.record[name] = [str(item.get("scan", item.get("image"))) for item in data]
         self._write(engine)
 
     def _completed(self, engine: Engine) -> None:

@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 
 __all__ = ["SyncBatchNorm2d", "synchronised"]
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes; so is the gradient, since every process's loss depends on the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        """Sum."""
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> torch.Tensor:
+        """Sum of the gradients."""
+        total = grads[0].clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
 
 
 class SyncBatchNorm2d(nn.BatchNorm2d):
@@ -19,22 +38,27 @@ class SyncBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise ``(B, C, H, W)``."""
-        if not (self.training and dist.is_initialized() and dist.get_world_size() > 1):
+        known = dist.is_available() and dist.is_initialized()
+        if not (self.training and known and dist.get_world_size() > 1):
             return super().forward(x)
-        world = dist.get_world_size()
+        return self._over_processes(x, dist.get_world_size())
+
+    @torch.compiler.disable
+    def _over_processes(self, x: torch.Tensor, world: int) -> torch.Tensor:
         wide = x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
         # Two rounds: from sums of squares in one, a small variance about a large mean would be lost in rounding.
-        mean = all_reduce(wide.mean((0, 2, 3))) / world
+        mean = cast(torch.Tensor, _Sum.apply(wide.mean((0, 2, 3)))) / world
         centred = wide - mean[:, None, None]
-        variance = all_reduce(centred.square().mean((0, 2, 3))) / world
+        variance = cast(torch.Tensor, _Sum.apply(centred.square().mean((0, 2, 3)))) / world
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             count = world * x.numel() // x.shape[1]
             with torch.no_grad():
-                momentum = 0.0 if self.momentum is None else self.momentum
-                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
-                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), momentum)
                 if self.num_batches_tracked is not None:
                     self.num_batches_tracked.add_(1)
+                # Without a momentum the statistics are the mean over all batches, as in BatchNorm2d.
+                momentum = 1 / float(self.num_batches_tracked or 1) if self.momentum is None else self.momentum
+                self.running_mean.lerp_(mean.to(self.running_mean.dtype), momentum)
+                self.running_var.lerp_((variance * count / (count - 1)).to(self.running_var.dtype), momentum)
         out = centred * (variance + self.eps).rsqrt()[:, None, None]
         if self.affine:
             out = out * self.weight[:, None, None] + self.bias[:, None, None]

@@ -97,7 +97,7 @@ class BundleContract:
             output_dir=str(trained[self.bundle]),
             eval_dir=str(tmp_path),
             **SLICES,
-            **self.extra,
+            **{k: v for k, v in self.extra.items() if k != "fraction"},  # evaluation does not ask for it
         )
         metrics = json.loads((tmp_path / "metrics.json").read_text())
         assert {"slice", "volume", "decoded", "sagittal", "transverse"} <= set(metrics)

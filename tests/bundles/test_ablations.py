@@ -63,6 +63,20 @@ def test_a_checkpoint_of_another_ablation_is_not_resumed(cohort: Path, tmp_path:
     assert "seg_weight '100.0', now '0.0'" in str(find_input_error(info.value))
 
 
+@pytest.mark.parametrize("bundle", [PLUS, SEL, SSL])
+def test_every_option_reaches_the_trainer(bundle: str, cohort: Path, tmp_path: Path) -> None:
+    changed: dict[str, Any] = {"refresh_generated": True, "seg_weight": 7.0}
+    if bundle != PLUS:
+        changed |= {"adv_weight": 2.0, "l1_weight": 5.0}
+    if bundle == SSL:
+        changed |= {"consistency_weight": 3.0, "alpha": 0.7, "mix_per": "batch", "target_grad": True}
+    options = {**EXTRA[bundle], "slice_size": [32, 32], "device": "cpu", **changed}
+    flow = workflow(bundle, "train", **options, dataset_dir=str(cohort), output_dir=str(tmp_path))
+    flow.initialize()
+    trainer = flow.parser.get_parsed_content("train#trainer")
+    assert {name: getattr(trainer, name) for name in changed} == changed
+
+
 def test_weights_that_may_not_be_negative(cohort: Path, tmp_path: Path) -> None:
     options = {**SMALL, **EXTRA[SSL], "epochs": 1, "dataset_dir": str(cohort), "output_dir": str(tmp_path)}
     for name in ("adv_weight", "l1_weight", "consistency_weight"):

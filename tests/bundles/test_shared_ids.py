@@ -10,18 +10,21 @@ import yaml
 
 from tests.bundles.conftest import BUNDLES, ROOT
 
-CONFIGS = ("train", "evaluate", "inference", "multi_gpu", "no_sge", "freeze_segmentor", "no_seg_feedback")
+CONFIGS = (
+    "train", "evaluate", "inference", "multi_gpu", "no_sge", "freeze_segmentor", "no_seg_feedback",
+    "negated_seg_feedback",
+)  # fmt: skip
 # Defaults that the papers fix for a method, and what follows from its networks.
 METHOD = {
     "segmentor_update", "seg_weight", "train#trainer#_target_", "train#handlers#8#modules", "train#handlers#8#identity",
     "initialize",
 }  # fmt: skip
 # GRN-SSL reads two streams.
-STREAMS = {"train#dataset", "train#dataloader"}
+STREAMS = {"train#dataset#_target_", "train#dataloader"}
 # The baseline has one network and one optimizer, and knows neither S(G(x)) nor its best model.
 SUPERVISED = {
     "network_def", "optimizer#params", "ckpt_path", "eval_dir", "imports", "train#trainer#network", "handlers",
-    "train#handlers#6#metric", "postprocessing", "validate#postprocessing", "inferer", "validate#inferer",
+    "train#handlers#7#metric", "postprocessing", "validate#postprocessing", "inferer", "validate#inferer",
     "validate#handlers", "validate#evaluator#_target_",
 }  # fmt: skip
 
@@ -89,3 +92,16 @@ def test_every_bundle_has_the_ids_that_users_rely_on() -> None:
         )
         assert {"trainer", "dataset", "dataloader", "handlers", "inferer"} <= set(train["train"])
         assert {"evaluator", "dataset", "dataloader", "handlers", "key_metric"} <= set(train["validate"])
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_a_checkpoint_knows_every_option_that_changes_the_training(bundle: str) -> None:
+    """An option that is missing there would be changed in silence when a run is resumed."""
+    train = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "train.yaml").read_text())
+    start = list(train).index("device") + 1
+    options = [name for name in list(train)[start:] if not name.endswith("_def")]
+    options = options[: options.index("resume")]
+    # Where and how fast, not what: these may change. The length of a run is the resumed run's to choose.
+    free = {"epochs", "val_interval", "patience", "stop_metric", "num_workers", "amp_kwargs", "compile", "resume"}
+    identity = next(h["identity"] for h in train["train"]["handlers"] if "identity" in h)
+    assert set(options) - free == set(identity) - {"data"}

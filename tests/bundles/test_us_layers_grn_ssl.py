@@ -37,7 +37,8 @@ class TestGRNSSL(grn_sel.TestGRNSEL):
         assert batch["unlabeled"].shape == (2, 1, 32, 32)
         assert not set(batch["subject"]) & set(batch["unlabeled_subject"])
         record = json.loads((tmp_path / "run.json").read_text())
-        assert len(record["scans"]) == 2  # one labelled, one not
+        assert len(record["scans"]) == len(record["unlabelled_scans"]) == 1
+        assert record["scans"] != record["unlabelled_scans"]
 
     def test_streams_from_a_split_file(self, cohort: Path, tmp_path: Path) -> None:
         """`python -m data_prep split --fraction 0.5` chooses the same subjects as the option does."""

@@ -173,6 +173,53 @@ def test_each_loss_moves_its_own_networks_only() -> None:
     assert all(p.requires_grad for m in (generator, network, discriminator) for p in m.parameters())
 
 
+def test_gradients_of_d_are_those_of_its_own_loss() -> None:
+    batch = double_batch()
+    generator, network, discriminator = twins()[0]
+    parts = {"generator": generator, "network": network, "discriminator": discriminator}
+    trainer = make_adversarial([batch], **parts, decollate=False)
+    seen: list[list[torch.Tensor]] = []
+
+    def remember(_: Any) -> None:
+        seen.append([p.grad.clone() for p in discriminator.parameters()])
+
+    for event in (JointEvents.DISCRIMINATOR_COMPLETED, JointEvents.STAGE2_COMPLETED):
+        trainer.add_event_handler(event, remember)
+    trainer._iteration(trainer, batch)
+    assert same(*seen)
+
+
+@pytest.mark.parametrize("scales", [(65536.0, 64.0), (4.0, 4096.0)])
+def test_shared_pass_with_scaled_losses(scales: tuple[float, float]) -> None:
+    """The loss of S is scaled for its optimizer; what flows on to G has to have the scale of G's."""
+    batch = double_batch()
+    results = []
+    for share in (True, False):
+        generator, network, discriminator = twins()[0]
+        parts = {"generator": generator, "network": network, "discriminator": discriminator}
+        trainer = make_adversarial([batch], **parts, share_passes=share, decollate=False)
+        trainer.state.optimizer_scaler = torch.amp.GradScaler("cpu", init_scale=scales[0])
+        trainer.state.joint_scaler = torch.amp.GradScaler("cpu", init_scale=scales[1])
+        trainer._iteration(trainer, batch)
+        results.append([p.grad.clone() for p in (*generator.parameters(), *network.parameters())])
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-8)
+
+
+def test_shared_pass_that_overflows_steps_neither_network() -> None:
+    batch = {k: v.float() if v.is_floating_point() else v for k, v in double_batch().items()}
+    generator, network, discriminator = (module.float() for module in twins()[0])
+    parts = {"generator": generator, "network": network, "discriminator": discriminator}
+    trainer = make_adversarial([batch], **parts, loss_function=lambda x, y: 1e5 * LOSS(x, y), decollate=False)
+    trainer.state.optimizer_scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    trainer.state.joint_scaler = torch.amp.GradScaler("cpu", init_scale=3e38)
+    before = parameters(generator) + parameters(network)
+    trainer._iteration(trainer, batch)
+    assert same(before, parameters(generator) + parameters(network))
+    assert trainer.state.optimizer_scaler.get_scale() == pytest.approx(1.5e38)
+    assert trainer.state.joint_scaler.get_scale() == pytest.approx(1.5e38)
+
+
 def test_alternate_runs_s_once_and_joint_twice() -> None:
     batch = double_batch()
     for options, expected in (
@@ -230,6 +277,9 @@ def test_without_adversarial_weight_d_is_left_alone() -> None:
         ({"l1_weight": float("nan")}, "l1_weight: found nan"),
         ({"seg_weight": 0, "adv_weight": 0, "l1_weight": 0}, "expected a loss for the generator"),
         ({"s_optim": "one"}, "s_optim"),
+        ({"adv_weight": "much"}, "adv_weight: found 'much'"),
+        ({"seg_weight": "x"}, "seg_weight: found 'x'; expected a number"),
+        ({"seg_weight": float("nan")}, "seg_weight: found nan"),
         ({"segmentor_update": "both"}, "segmentor_update"),
     ],
 )

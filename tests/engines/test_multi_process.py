@@ -74,6 +74,15 @@ def train(cls: Any, options: dict[str, Any], wrap: Callable[[nn.Module], nn.Modu
     return record
 
 
+def average(cls: type[nn.BatchNorm2d], part: slice) -> list[torch.Tensor]:
+    """Statistics of a norm without momentum after three batches."""
+    rng = torch.Generator().manual_seed(0)
+    norm = cls(2, momentum=None)
+    for _ in range(3):
+        norm(torch.rand(4, 2, 3, 3, generator=rng)[part])
+    return [norm.running_mean, norm.running_var]
+
+
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
@@ -82,7 +91,8 @@ def worker(rank: int, folder: str) -> None:
     def wrap(module: nn.Module) -> nn.Module:
         return DistributedDataParallel(synchronised(module), broadcast_buffers=False)
 
-    records = {name: train(cls, options, wrap, part) for name, (cls, options) in CASES.items()}
+    records: dict[str, Any] = {name: train(cls, options, wrap, part) for name, (cls, options) in CASES.items()}
+    records["average"] = average(SyncBatchNorm2d, part)
     torch.save(records, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -117,6 +127,11 @@ def test_both_processes_have_the_same_weights_and_statistics(records: list[dict[
             if "weights" in key:
                 for name, value in tensors.items():
                     assert torch.equal(value, records[1][case][key][name]), (case, key, name)
+
+
+def test_a_norm_without_momentum_averages_over_all_batches(records: list[dict[str, Any]]) -> None:
+    for mine, plain in zip(records[1]["average"], average(nn.BatchNorm2d, slice(0, 4)), strict=True):
+        torch.testing.assert_close(mine, plain)
 
 
 def test_without_processes_it_is_batchnorm() -> None:

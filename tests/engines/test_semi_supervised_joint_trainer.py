@@ -61,10 +61,26 @@ def ssl_batch(labelled: int = 2, unlabelled: int = 4) -> dict[str, torch.Tensor]
 
 @pytest.mark.parametrize("update", ["alternate", "joint"])
 @pytest.mark.parametrize("share", [True, False])
-@pytest.mark.parametrize("target_grad", [True, False])
-@pytest.mark.parametrize("seg_weight", [100.0, 0.0, -100.0])
+@pytest.mark.parametrize(
+    ("target_grad", "seg_weight", "refresh", "s_optim"),
+    [
+        (False, 100.0, False, "separate"),
+        (True, 100.0, False, "separate"),
+        (False, 0.0, False, "separate"),
+        (False, -100.0, False, "separate"),
+        (False, 100.0, True, "separate"),
+        (True, 100.0, True, "shared"),
+        (False, 100.0, False, "shared"),
+    ],
+)
 def test_two_iterations_equal_the_algorithm_written_out(
-    update: str, share: bool, target_grad: bool, seg_weight: float, monkeypatch: pytest.MonkeyPatch
+    update: str,
+    share: bool,
+    target_grad: bool,
+    seg_weight: float,
+    refresh: bool,
+    s_optim: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """GRN-SSL in plain torch, every pass by itself."""
     pairs = Interpolation(torch.tensor([2, 0, 3, 1]), torch.tensor([0.9, 0.3, 0.5, 0.05]).double())
@@ -81,9 +97,21 @@ def test_two_iterations_equal_the_algorithm_written_out(
         target_grad=target_grad,
         seg_weight=seg_weight,
         consistency_weight=3.0,
+        refresh_generated=refresh,
+        s_optim=s_optim,
         decollate=False,
     )
-    joint, alone, judge = adam(g, s) if update == "joint" else adam(g), adam(s), adam(d)
+    both = update == "joint" and s_optim == "separate"
+    joint, alone, judge = adam(g, s) if both else adam(g), adam(s), adam(d)
+
+    def step_on_generator_loss(loss: torch.Tensor, reaches_s: bool) -> None:
+        joint.zero_grad()
+        alone.zero_grad()
+        loss.backward()
+        joint.step()
+        if update == "joint" and s_optim == "shared" and reaches_s:
+            alone.step()
+
     x, y, u = batch["image"], batch["label"], batch["unlabeled"]
 
     def target(p: torch.Tensor) -> torch.Tensor:
@@ -92,13 +120,13 @@ def test_two_iterations_equal_the_algorithm_written_out(
     for _ in range(2):
         trainer._iteration(trainer, batch)
         # phase 1: labelled, no D
-        joint.zero_grad()
         fake = g(x)
         stage1 = 100 * l1_loss(fake, x)
         if seg_weight:
             stage1 = stage1 + seg_weight * LOSS(s(fake), y)
-        stage1.backward()
-        joint.step()
+        step_on_generator_loss(stage1, seg_weight != 0)
+        if refresh:
+            fake = g(x)
         alone.zero_grad()
         loss = 0.5 * (LOSS(s(x), y) + LOSS(s(fake.detach()), y))
         loss.backward()
@@ -110,10 +138,10 @@ def test_two_iterations_equal_the_algorithm_written_out(
         loss_d = 0.5 * (mse_loss(d(u), one) + mse_loss(d(fake.detach()), zero))
         loss_d.backward()
         judge.step()
-        joint.zero_grad()
         ict = mse_loss(s(fake_mix).softmax(1), target(s(fake).softmax(1)))
-        (mse_loss(d(fake), one) + 3 * ict + 100 * l1_loss(fake, u)).backward()
-        joint.step()
+        step_on_generator_loss(mse_loss(d(fake), one) + 3 * ict + 100 * l1_loss(fake, u), True)
+        if refresh:
+            fake, fake_mix = g(u), g(pairs.mix(u))
         alone.zero_grad()
         raw = mse_loss(s(pairs.mix(u)).softmax(1), target(s(u).softmax(1)))
         sge = mse_loss(s(fake_mix.detach()).softmax(1), target(s(fake.detach()).softmax(1)))
@@ -132,6 +160,30 @@ def test_two_iterations_equal_the_algorithm_written_out(
     for mine, reference in ((generator, g), (network, s), (discriminator, d)):
         for a, b in zip(parameters(mine), parameters(reference), strict=True):
             torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_the_options_reach_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    draw = Interpolation.draw
+
+    def spy(*args: Any) -> Interpolation:
+        seen.append(args)
+        return draw(*args)
+
+    monkeypatch.setattr(Interpolation, "draw", spy)
+    single = {k: v.float() if v.is_floating_point() else v for k, v in ssl_batch().items()}
+    trainer = make_ssl([single], alpha=0.7, mix_per="batch", decollate=False)
+    trainer._iteration(trainer, single)
+    assert seen == [(4, 0.7, "batch", torch.device("cpu"))]
+
+
+def test_unlabelled_images_get_the_type_of_labelled_ones() -> None:
+    generator, network, discriminator = twins()[0]
+    single = {k: v.float() if v.is_floating_point() else v for k, v in ssl_batch().items()}
+    parts = {"generator": generator, "network": network, "discriminator": discriminator}
+    trainer = make_ssl([single], **parts, to_kwargs={"dtype": torch.float64}, decollate=False)
+    trainer._iteration(trainer, single)
+    assert trainer.state.output["unlabeled_loss"].dtype == torch.float64
 
 
 def test_a_linear_segmentor_behind_the_identity_is_consistent() -> None:
