@@ -147,7 +147,7 @@ def training_table(result: dict[str, Any]) -> str:
     note = (
         f"Batch {result['batch']} at {result['size']} × {result['size']}, {result['threads']} threads; the papers "
         f"print {result['printed_ratio']['grn_plus']:.1f} for GRN+ and {result['printed_ratio']['grn_ssl']:.1f} for "
-        f"GRN-SSL. One pass of S for several losses saves {saved} of a step. Share of the measured matrix-product peak "
+        f"GRN. One pass of S for several losses saves {saved} of a step. Share of the measured matrix-product peak "
         f"({peak['float32']:.0f} GFLOP/s) that a float32 forward pass reaches: {shares}."
     )
     return _markdown(rows) + "\n\n" + note

@@ -4,7 +4,7 @@
     python -m benchmarks.training_step --compile        # adds the compiled cases (minutes of compiling)
 
 The baseline `unet` is what the bundle us_layers_supervised trains: MONAI's SupervisedTrainer in float32. The GRN+
-paper prints 0.0070 s for the U-Net, 0.0329 s for GRN+ and 0.0458 s for GRN-SSL. `unet_bf16` is the same step in
+paper prints 0.0070 s for the U-Net, 0.0329 s for GRN+ and 0.0458 s for GRN. `unet_bf16` is the same step in
 bfloat16, so that the gain of the precision and the cost of the method can be told apart. `…_each_pass` are the same
 steps without shared passes of S: every loss has passes of its own, as the algorithms are printed. `…_narrow_d` has a
 discriminator of width 16 instead of the published 64. A step of GRN-SSL has `--batch` labelled and as many unlabelled
