@@ -1,17 +1,22 @@
-"""What trainers with several optimizers share: a gradient scaler for each, kept in the trainer's state."""
+"""What trainers with several optimizers share: a gradient scaler for each, and the step on a loss of named terms."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.engines import Trainer
 from monai.engines.workflow import Workflow
+from torch import nn
+from torch.optim.optimizer import Optimizer
 
-from ._common import make_scaler
+from ._common import at_least_float32, grad_norm, make_scaler
 
-__all__ = ["ScaledTrainer"]
+__all__ = ["ScaledTrainer", "Terms"]
+
+Terms = dict[str, tuple[float, torch.Tensor]]
+"""Weight and 0-d loss of each term of a loss, by its name in the output; ``""`` for one that has no entry there."""
 
 
 class ScaledTrainer(Trainer):
@@ -44,3 +49,23 @@ class ScaledTrainer(Trainer):
     def _autocast(engine: Any) -> torch.autocast:
         kwargs = dict(engine.amp_kwargs)
         return torch.autocast(engine.state.device.type, enabled=engine.amp and kwargs.pop("enabled", True), **kwargs)
+
+    @staticmethod
+    def _weighted(engine: Any, terms: Terms, prefix: str = "") -> torch.Tensor:
+        """The weighted sum of the terms, 0-d; each goes into the output under its name, unweighted."""
+        for name, (_, term) in terms.items():
+            if name:
+                engine.state.output[prefix + name] = term.detach()
+        return torch.stack([weight * at_least_float32(term) for weight, term in terms.values()]).sum()
+
+    @staticmethod
+    def _step(
+        engine: Any, scaler: torch.amp.GradScaler, optimizers: Sequence[Optimizer], norms: Mapping[str, nn.Module]
+    ) -> None:
+        """Step optimizers on scaled gradients; the unscaled norms of modules go into the output under their names."""
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+        engine.state.output.update({name: grad_norm(module) for name, module in norms.items()})
+        for optimizer in optimizers:
+            scaler.step(optimizer)
+        scaler.update()

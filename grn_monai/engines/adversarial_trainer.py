@@ -2,49 +2,25 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from monai.losses import PatchAdversarialLoss
 from torch import nn
-from torch.nn.functional import l1_loss
 from torch.optim.optimizer import Optimizer
 
 from grn_monai.errors import InputError
 
-from ._common import JointKeys, at_least_float32, check_optimizer, frozen, grad_norm, unwrapped
+from ._adversarial import WithDiscriminator
+from ._common import check_optimizer
 from ._phases import JointEvents, LabelledPhase, Phase
+from ._scaled import Terms
 from .joint_trainer import JointTrainer
 
-__all__ = ["AdversarialJointTrainer", "check_weights", "discriminator_loss"]
+__all__ = ["AdversarialJointTrainer"]
 
 
-def check_weights(**weights: float) -> None:
-    """Refuse weights of losses that are negative: the network would be trained to be bad at them.
-
-    Raises:
-        InputError: naming the weight.
-    """
-    for name, value in weights.items():
-        if not isinstance(value, int | float) or not 0 <= value < math.inf:  # NaN too
-            raise InputError(name, repr(value), "a number from 0", "Only seg_weight may be negative, as an ablation.")
-
-
-def discriminator_loss(
-    discriminator: nn.Module, loss: Callable, real: torch.Tensor, generated: torch.Tensor
-) -> torch.Tensor:
-    """``½ [MSE(D(x), 1) + MSE(D(x̂), 0)]``, 0-d; x̂ without its graph.
-
-    Two passes: in one, BatchNorm would mix real and generated images and give them away.
-    """
-    on_real = loss(at_least_float32(discriminator(real)), target_is_real=True, for_discriminator=True)
-    on_generated = discriminator(generated.detach())
-    return 0.5 * (on_real + loss(at_least_float32(on_generated), target_is_real=False, for_discriminator=True))
-
-
-class AdversarialJointTrainer(JointTrainer):
+class AdversarialJointTrainer(WithDiscriminator, JointTrainer):
     """Train a generator G, a segmentor S and a discriminator D together, as GRN-SEL does.
 
     One iteration, with images x ``(B, C, H, W)`` and labels y ``(B, 1, H, W)``:
@@ -89,13 +65,7 @@ class AdversarialJointTrainer(JointTrainer):
         adversarial_loss: Callable | None = None,
         **kwargs: Any,
     ) -> None:
-        check_weights(adv_weight=adv_weight, l1_weight=l1_weight)
-        # Set before super().__init__: handlers attach inside it and may look at them.
-        self.discriminator = discriminator
-        self.discriminator_optimizer = discriminator_optimizer
-        self.adv_weight = adv_weight
-        self.l1_weight = l1_weight
-        self.adversarial_loss = adversarial_loss or PatchAdversarialLoss(no_activation_leastsq=True)
+        self._set_discriminator(discriminator, discriminator_optimizer, adv_weight, l1_weight, adversarial_loss)
         options: dict[str, Any] = {**kwargs, "segmentor_update": segmentor_update, "seg_weight": seg_weight}
         super().__init__(*args, **options)
         others = {"generator": self.generator, "network": self.network}
@@ -125,31 +95,10 @@ class AdversarialJointTrainer(JointTrainer):
 
     def discriminator_stage(self, engine: JointTrainer, phase: Phase, generated: torch.Tensor) -> None:
         """Step D on raw and enhanced images."""
-        if not phase.adversarial or self.adv_weight == 0:
-            return
-        out, scaler = engine.state.output, engine.state.discriminator_scaler
-        self.discriminator.train()
-        self.discriminator_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-        with self._autocast(engine):
-            loss = discriminator_loss(self.discriminator, self.adversarial_loss, phase.inputs, generated)
-        out[phase.prefix + JointKeys.DISCRIMINATOR_LOSS] = loss.detach()
-        scaler.scale(loss).backward()
-        scaler.unscale_(self.discriminator_optimizer)
-        out[phase.prefix + JointKeys.GRAD_NORM_DISCRIMINATOR] = grad_norm(self.discriminator)
-        scaler.step(self.discriminator_optimizer)
-        scaler.update()
-        engine.fire_event(JointEvents.DISCRIMINATOR_COMPLETED)
-
-    def generator_losses(
-        self, engine: JointTrainer, phase: Phase, generated: torch.Tensor
-    ) -> dict[str, tuple[float, torch.Tensor]]:
-        """Adversarial term (with D frozen) and L1 distance to the raw image."""
-        terms: dict[str, tuple[float, torch.Tensor]] = {}
         if phase.adversarial and self.adv_weight:
-            with frozen(self.discriminator):
-                judgements = unwrapped(self.discriminator)(generated)
-            loss = self.adversarial_loss(at_least_float32(judgements), target_is_real=True, for_discriminator=False)
-            terms[JointKeys.ADVERSARIAL_LOSS] = (self.adv_weight, loss)
-        if self.l1_weight:
-            terms[JointKeys.L1_LOSS] = (self.l1_weight, l1_loss(generated, phase.inputs))
-        return terms
+            self._step_discriminator(engine, phase.inputs, generated, phase.prefix)
+            engine.fire_event(JointEvents.DISCRIMINATOR_COMPLETED)
+
+    def generator_losses(self, engine: JointTrainer, phase: Phase, generated: torch.Tensor) -> Terms:
+        """Adversarial term (with D frozen) and L1 distance to the raw image."""
+        return self._image_losses(phase.inputs, generated, phase.adversarial)

@@ -19,17 +19,15 @@ from grn_monai.options import check_choice
 
 from ._common import (
     JointKeys,
-    at_least_float32,
     check_optimizer,
     frozen,
-    grad_norm,
     kept_buffers,
     mixes_samples,
     plain_tensor,
     unwrapped,
 )
 from ._phases import JointEvents, LabelledPhase, Phase, Segment, View
-from ._scaled import ScaledTrainer
+from ._scaled import ScaledTrainer, Terms
 
 __all__ = ["JointEvents", "JointTrainer"]
 
@@ -198,9 +196,7 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
         """List the streams of images of one iteration, in order. GRN+ has the labelled one."""
         return [LabelledPhase(inputs, targets, engine.loss_function, engine.seg_weight, adversarial=False)]
 
-    def generator_losses(
-        self, engine: JointTrainer, phase: Phase, generated: torch.Tensor
-    ) -> dict[str, tuple[float, torch.Tensor]]:
+    def generator_losses(self, engine: JointTrainer, phase: Phase, generated: torch.Tensor) -> Terms:
         """Further terms of L_G beside the loss of S, by their name in the output.
 
         Args:
@@ -262,15 +258,11 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
             engine.state.joint_scaler.scale(loss).backward()
         if last:
             engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        for optimizer in optimizers:
-            engine.state.joint_scaler.unscale_(optimizer)
-        out[phase.prefix + JointKeys.GRAD_NORM_GENERATOR] = grad_norm(engine.generator)
+        norms = {phase.prefix + JointKeys.GRAD_NORM_GENERATOR: engine.generator}
         if joint:
             name = JointKeys.GRAD_NORM_SEGMENTOR if last else JointKeys.GRAD_NORM_SEGMENTOR_STAGE1
-            out[phase.prefix + name] = grad_norm(engine.network)
-        for optimizer in optimizers:
-            engine.state.joint_scaler.step(optimizer)
-        engine.state.joint_scaler.update()
+            norms[phase.prefix + name] = engine.network
+        self._step(engine, engine.state.joint_scaler, optimizers, norms)
         engine.fire_event(phase.events[0])
 
     def _segmentor_stage(self, engine: JointTrainer, phase: Phase, view: View, run_network: Callable) -> None:
@@ -287,7 +279,6 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
 
     def _shared_stages(self, engine: JointTrainer, phase: Phase, view: View, run_network: Callable) -> None:
         """Both stages from one pass of S, which L_G leaves as it is: ½ loss(S(x̂)) serves L_S and, scaled, L_G."""
-        out = engine.state.output
         engine.joint_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         reaches = phase.weight != 0
@@ -306,21 +297,14 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
         if total.requires_grad:
             ends.append((total, joint_scale.to(total.dtype)))
         torch.autograd.backward([t for t, _ in ends], [g for _, g in ends])
-        engine.state.joint_scaler.unscale_(engine.joint_optimizer)
-        out[phase.prefix + JointKeys.GRAD_NORM_GENERATOR] = grad_norm(engine.generator)
-        engine.state.joint_scaler.step(engine.joint_optimizer)
-        engine.state.joint_scaler.update()
+        norms = {phase.prefix + JointKeys.GRAD_NORM_GENERATOR: engine.generator}
+        self._step(engine, engine.state.joint_scaler, [engine.joint_optimizer], norms)
         engine.fire_event(phase.events[0])
         self._segmentor_step(engine, phase)
 
-    def _total(
-        self, engine: JointTrainer, phase: Phase, terms: Mapping[str, tuple[float, torch.Tensor]]
-    ) -> torch.Tensor:
-        """L_G, with its named terms put into the output (unweighted)."""
-        for name, (_, term) in terms.items():
-            if name:
-                engine.state.output[phase.prefix + name] = term.detach()
-        total = torch.stack([weight * at_least_float32(term) for weight, term in terms.values()]).sum()
+    def _total(self, engine: JointTrainer, phase: Phase, terms: Terms) -> torch.Tensor:
+        """L_G, with itself and its named terms (unweighted) put into the output."""
+        total = self._weighted(engine, terms, phase.prefix)
         engine.state.output[phase.prefix + JointKeys.STAGE1_LOSS] = total.detach()
         return total
 
@@ -348,10 +332,8 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
             engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
 
     def _segmentor_step(self, engine: JointTrainer, phase: Phase) -> None:
-        engine.state.optimizer_scaler.unscale_(engine.optimizer)
-        engine.state.output[phase.prefix + JointKeys.GRAD_NORM_SEGMENTOR] = grad_norm(engine.network)
-        engine.state.optimizer_scaler.step(engine.optimizer)
-        engine.state.optimizer_scaler.update()
+        norms = {phase.prefix + JointKeys.GRAD_NORM_SEGMENTOR: engine.network}
+        self._step(engine, engine.state.optimizer_scaler, [engine.optimizer], norms)
         engine.fire_event(phase.events[1])
 
     @staticmethod

@@ -8,30 +8,19 @@ from typing import Any
 import torch
 from monai.engines import default_prepare_batch
 from monai.engines.utils import IterationEvents
-from monai.losses import PatchAdversarialLoss
 from monai.utils.enums import CommonKeys as Keys
 from torch import nn
-from torch.nn.functional import l1_loss
 from torch.optim.optimizer import Optimizer
 
 from grn_monai.errors import InputError
 
-from ._common import (
-    JointKeys,
-    at_least_float32,
-    check_optimizer,
-    frozen,
-    grad_norm,
-    plain_tensor,
-    unwrapped,
-)
-from ._scaled import ScaledTrainer
-from .adversarial_trainer import check_weights, discriminator_loss
+from ._adversarial import WithDiscriminator
+from ._common import JointKeys, check_optimizer, plain_tensor
 
 __all__ = ["ReconstructionTrainer", "WithReconstructions"]
 
 
-class ReconstructionTrainer(ScaledTrainer):
+class ReconstructionTrainer(WithDiscriminator):
     """Train a generator G to reconstruct images, against a discriminator D; no segmentor and no labels.
 
     One iteration, with images x ``(B, C, H, W)``:
@@ -85,7 +74,7 @@ class ReconstructionTrainer(ScaledTrainer):
         optim_set_to_none: bool = False,
         **kwargs: Any,
     ) -> None:
-        check_weights(adv_weight=adv_weight, l1_weight=l1_weight)
+        self._set_discriminator(discriminator, discriminator_optimizer, adv_weight, l1_weight, adversarial_loss)
         if adv_weight == l1_weight == 0:
             found = "adv_weight and l1_weight of 0"
             raise InputError("L_G", found, "a loss for the generator", "Raise one of them.")
@@ -99,11 +88,6 @@ class ReconstructionTrainer(ScaledTrainer):
         # Set before super().__init__: handlers attach inside it and may look at them.
         self.generator = generator
         self.generator_optimizer = generator_optimizer
-        self.discriminator = discriminator
-        self.discriminator_optimizer = discriminator_optimizer
-        self.adv_weight = adv_weight
-        self.l1_weight = l1_weight
-        self.adversarial_loss = adversarial_loss or PatchAdversarialLoss(no_activation_leastsq=True)
         self.optim_set_to_none = optim_set_to_none
         # A fresh list: Workflow appends to the one it is given.
         kwargs["event_names"] = [*(kwargs.get("event_names") or [])]
@@ -128,53 +112,26 @@ class ReconstructionTrainer(ScaledTrainer):
         engine.state.output = {Keys.IMAGE: images}
         images = plain_tensor(images)
         engine.generator.train()
-        engine.discriminator.train()
         with self._autocast(engine):
             generated = engine.generator(images).to(images.dtype)
         engine.state.output[JointKeys.GENERATED] = generated.detach()
         engine.fire_event(IterationEvents.FORWARD_COMPLETED)
         if engine.adv_weight:
-            engine._discriminator_step(engine, images, generated)
+            engine._step_discriminator(engine, images, generated)
         engine._generator_step(engine, images, generated)
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _discriminator_step(self, engine: ReconstructionTrainer, images: torch.Tensor, generated: torch.Tensor) -> None:
-        out, scaler, optimizer = engine.state.output, engine.state.discriminator_scaler, engine.discriminator_optimizer
-        optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-        with self._autocast(engine):
-            loss = discriminator_loss(engine.discriminator, engine.adversarial_loss, images, generated)
-        out[JointKeys.DISCRIMINATOR_LOSS] = loss.detach()
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)
-        out[JointKeys.GRAD_NORM_DISCRIMINATOR] = grad_norm(engine.discriminator)
-        scaler.step(optimizer)
-        scaler.update()
-
     def _generator_step(self, engine: ReconstructionTrainer, images: torch.Tensor, generated: torch.Tensor) -> None:
-        out, scaler, optimizer = engine.state.output, engine.state.generator_scaler, engine.generator_optimizer
+        scaler, optimizer = engine.state.generator_scaler, engine.generator_optimizer
         optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
-        terms = []
         with self._autocast(engine):
-            if engine.adv_weight:
-                with frozen(engine.discriminator):
-                    judgements = at_least_float32(unwrapped(engine.discriminator)(generated))
-                loss = engine.adversarial_loss(judgements, target_is_real=True, for_discriminator=False)
-                out[JointKeys.ADVERSARIAL_LOSS] = loss.detach()
-                terms.append(engine.adv_weight * loss)
-            if engine.l1_weight:
-                loss = l1_loss(generated, images)
-                out[JointKeys.L1_LOSS] = loss.detach()
-                terms.append(engine.l1_weight * loss)
-            total = torch.stack(terms).sum()
-        out[Keys.LOSS] = total
+            loss = self._weighted(engine, self._image_losses(images, generated))
+        engine.state.output[Keys.LOSS] = loss
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
-        scaler.scale(total).backward()
+        scaler.scale(loss).backward()
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
-        scaler.unscale_(optimizer)
-        out[JointKeys.GRAD_NORM_GENERATOR] = grad_norm(engine.generator)
-        scaler.step(optimizer)
-        scaler.update()
+        self._step(engine, scaler, [optimizer], {JointKeys.GRAD_NORM_GENERATOR: engine.generator})
 
 
 class WithReconstructions:

@@ -11,9 +11,10 @@ from grn_monai.errors import InputError
 from grn_monai.losses import Interpolation
 from grn_monai.options import check_choice
 
+from ._adversarial import check_weights
 from ._common import JointKeys, plain_tensor
 from ._phases import ConsistencyPhase, LabelledPhase, Phase
-from .adversarial_trainer import AdversarialJointTrainer, check_weights
+from .adversarial_trainer import AdversarialJointTrainer
 from .joint_trainer import JointTrainer
 
 __all__ = ["SemiSupervisedJointTrainer"]
@@ -31,9 +32,9 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
     3. Stage 2: ``L_S = ½ [ICT(S) + ICT(S∘G)]``; S∘G on the images of stage 1.
 
     The batch is a dict with ``image``, ``label`` and ``unlabeled`` ``(B_u, C, H, W)``, as a ``DataLoader`` with
-    ``TwoStreamBatchSampler`` and ``two_stream_collate`` gives; ``prepare_batch`` sees the labelled
-    half only. MONAI's events, ``pred`` and ``loss`` are those of
-    the labelled phase; the scalars of the other are in the output under ``unlabeled_…``.
+    ``TwoStreamBatchSampler`` and ``two_stream_collate`` gives; ``prepare_batch`` sees the labelled half only. MONAI's
+    events, ``pred`` and ``loss`` are those of the labelled phase; the scalars of the other are in the output under
+    ``unlabeled_…``.
 
     Args:
         consistency_weight: λ of the consistency in L_G.
