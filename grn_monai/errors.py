@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
 
-__all__ = ["InputError", "find_input_error", "report_input_errors"]
+__all__ = ["InputError", "find_input_error", "listed", "report_input_errors"]
+
+
+_LISTED = 10
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names for a message: the first ten, and how many more there are."""
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
 
 
 class InputError(ValueError):

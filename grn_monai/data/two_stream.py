@@ -13,14 +13,13 @@ from torch.utils.data import Dataset, Sampler, default_collate
 
 from grn_monai.data.names import item_names
 from grn_monai.data.slices import SliceDataset
-from grn_monai.errors import InputError
+from grn_monai.errors import InputError, listed
 
 __all__ = ["TwoStreamBatchSampler", "TwoStreamDataset", "two_stream_collate", "two_stream_slices"]
 
 _STREAM = "_stream"
 _STREAMS = ("labelled", "unlabelled")
 _SPELLINGS = {"labelled": 0, "labeled": 0, "unlabelled": 1, "unlabeled": 1}
-_SHOWN_NAMES = 10
 
 
 class _Items(Protocol):
@@ -32,11 +31,6 @@ class _Items(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int, /) -> Any: ...
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f", and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 class TwoStreamDataset(Dataset[dict[str, Any]]):
@@ -65,7 +59,7 @@ class TwoStreamDataset(Dataset[dict[str, Any]]):
         if without:
             raise InputError(
                 "labelled",
-                f"no `label` in {len(without)} of {len(labelled.data)} items: {_shown(without)}",
+                f"no `label` in {len(without)} of {len(labelled.data)} items: {listed(without)}",
                 "a label for each labelled scan",
                 "Move these scans to `unlabeled`, or give their labels.",
             )
@@ -73,7 +67,7 @@ class TwoStreamDataset(Dataset[dict[str, Any]]):
         if both := sorted(subjects & others):
             raise InputError(
                 "unlabelled",
-                f"{len(both)} of the labelled subjects: {_shown(both)}",
+                f"{len(both)} of the labelled subjects: {listed(both)}",
                 "no subject in both streams",
                 "Choose the labelled share by whole subjects: make the split again with `python -m data_prep split`, "
                 "without `--by image`, or take these subjects' scans out of `unlabeled`.",

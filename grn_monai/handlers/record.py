@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,17 +25,25 @@ __all__ = ["HistoryHandler", "RunRecord", "log_epoch", "provenance", "scalars"]
 PACKAGES = ("grn-monai", "monai", "torch", "pytorch-ignite", "numpy", "scipy", "nibabel", "SimpleITK", "itk")
 
 
+def on_host(values: Sequence[torch.Tensor]) -> list[float]:
+    """0-d tensors as floats, in one copy from their device."""
+    if not values:
+        return []
+    return torch.stack([v.detach().to(values[0].device, torch.float64) for v in values]).tolist()
+
+
 def scalars(output: Any) -> dict[str, float]:
     """All 0-d values of an engine's output (a dict, or the decollated list of dicts) as a flat dict of floats.
 
-    Use it as ``output_transform`` of ``StatsHandler`` and ``TensorBoardStatsHandler``.
+    Use it as ``output_transform`` of ``StatsHandler`` and ``TensorBoardStatsHandler``. An output without names gives
+    none. Tensors are copied from their device at once: a copy each would wait for a GPU each time.
     """
-    first = output[0] if isinstance(output, list) else output
-    return {
-        str(k): float(v.detach() if isinstance(v, torch.Tensor) else v)
-        for k, v in first.items()
-        if isinstance(v, float | int) or (isinstance(v, torch.Tensor) and v.ndim == 0)
-    }
+    first = output[0] if isinstance(output, list) and output else output
+    if not isinstance(first, Mapping):
+        return {}
+    values = {str(k): float(v) for k, v in first.items() if isinstance(v, float | int)}
+    tensors = {str(k): v for k, v in first.items() if isinstance(v, torch.Tensor) and v.ndim == 0}
+    return values | dict(zip(tensors, on_host(list(tensors.values())), strict=True))
 
 
 def log_epoch(engine: Engine) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from operator import length_hint
 from typing import Any
 
@@ -15,11 +15,10 @@ from monai.data.utils import set_rnd
 from monai.handlers import EarlyStopHandler
 from torch import nn
 
-from grn_monai.errors import InputError
+from grn_monai.errors import InputError, listed
+from grn_monai.handlers.record import on_host, scalars
 
 __all__ = ["EarlyStop", "NonFiniteStop", "SeedEpochs"]
-
-_SHOWN_NAMES = 10
 
 
 class SeedEpochs:
@@ -64,28 +63,6 @@ class SeedEpochs:
         length = engine.state.epoch_length
         if engine._dataloader_iter is not None and length_hint(loader, length) != length:
             engine.set_data(loader)
-
-
-def _on_host(values: Sequence[torch.Tensor]) -> list[float]:
-    """0-d tensors as floats, in one copy from their device."""
-    if not values:
-        return []
-    return torch.stack([v.detach().to(values[0].device, torch.float64) for v in values]).tolist()
-
-
-def _host_scalars(output: Any) -> dict[str, float]:
-    """What `grn_monai.handlers.scalars` gives, in one copy from the device; nothing where the output has no names."""
-    first = output[0] if isinstance(output, list) and output else output
-    if not isinstance(first, Mapping):
-        return {}
-    values = {str(k): v for k, v in first.items() if isinstance(v, float | int)}
-    tensors = {str(k): v for k, v in first.items() if isinstance(v, torch.Tensor) and v.ndim == 0}
-    return values | dict(zip(tensors, _on_host(list(tensors.values())), strict=True))
-
-
-def _shown(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
-    return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
 def _scans(batch: Any, key: str) -> list[str]:
@@ -137,7 +114,7 @@ class NonFiniteStop:
         Raises:
             InputError: one of them is NaN or infinite.
         """
-        terms = _host_scalars(engine.state.output)
+        terms = scalars(engine.state.output)
         broken = [k for k, v in terms.items() if not math.isfinite(v)]
         if broken and _scaled(engine):
             broken = [k for k in broken if not k.startswith("grad_norm")]
@@ -160,12 +137,12 @@ class NonFiniteStop:
             good = {name: p.isfinite().all() for name, p in module.named_parameters()}
             # A buffer may hold −∞ for good reason: a mask of attention.
             good |= {name: ~b.isnan().any() for name, b in module.named_buffers()}
-            broken = [name for name, ok in zip(good, _on_host(list(good.values())), strict=True) if not ok]
+            broken = [name for name, ok in zip(good, on_host(list(good.values())), strict=True) if not ok]
             if broken:
                 found = (
-                    f"weights of {part} that are NaN or infinite ({_shown(broken)}) after epoch {engine.state.epoch}"
+                    f"weights of {part} that are NaN or infinite ({listed(broken)}) after epoch {engine.state.epoch}"
                 )
-                raise self._error(found, _host_scalars(engine.state.output))
+                raise self._error(found, scalars(engine.state.output))
 
     @staticmethod
     def _error(found: str, terms: Mapping[str, float], batch: Any = None) -> InputError:
@@ -174,7 +151,7 @@ class NonFiniteStop:
         named = False
         for key, noun in (("scan", "scans"), ("unlabeled_scan", "unlabelled scans")):
             if scans := _scans(batch, key):
-                found += f"; {noun}: {_shown(scans)}"
+                found += f"; {noun}: {listed(scans)}"
                 named = True
         return InputError(
             "training",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from grn_monai.labels import LAYER_COLOURS, LAYER_NAMES, LAYERS
 from grn_monai.metrics.contrast import BOUNDARIES
 from grn_monai.report.figures import styled, subplots, svg_text
 from grn_monai.report.load import Method
+from grn_monai.report.panels import data_uri
 from grn_monai.report.tables import Cell, Table
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _pictures(content: Mapping[str, Any], method: Method, folder: Path, notes: l
     for entry in content.get("pictures") or []:
         path = folder / str(entry["file"])
         try:
-            uri = "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")
+            uri = data_uri(path.read_bytes())
         except OSError:
             notes.append(f"{method.title}: {entry['file']} is missing.")
             continue

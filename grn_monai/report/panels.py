@@ -18,7 +18,17 @@ from grn_monai.metrics.overlap import PLANE_AXES, dice_per_slice
 from grn_monai.report.load import Method
 from grn_monai.report.palette import ERROR_COLOUR, layer_lut
 
-__all__ = ["Panel", "PlaneView", "ScanVolumes", "load_scan", "overlay", "plane_view", "png_uri", "to_isotropic"]
+__all__ = [
+    "Panel",
+    "PlaneView",
+    "ScanVolumes",
+    "data_uri",
+    "load_scan",
+    "overlay",
+    "plane_view",
+    "png_uri",
+    "to_isotropic",
+]
 
 Labels = npt.NDArray[np.integer]
 Rgb = npt.NDArray[np.uint8]
@@ -156,13 +166,18 @@ def _differences(picture: npt.NDArray[Any], wrong: npt.NDArray[np.bool_]) -> Rgb
     return np.where(wrong[..., None], colour, _grey(picture * 0.75))
 
 
+def data_uri(png: bytes) -> str:
+    """The bytes of a PNG file as `data:image/png;base64,…`."""
+    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+
+
 def png_uri(rgb: Rgb) -> str:
     """An RGB picture (H, W, 3) 0–255 as `data:image/png;base64,…`."""
     from matplotlib.image import imsave
 
     buffer = io.BytesIO()
     imsave(buffer, rgb, format="png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_uri(buffer.getvalue())
 
 
 def plane_view(scan: ScanVolumes, plane: str, methods: Sequence[Method]) -> PlaneView:
