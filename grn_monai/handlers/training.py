@@ -84,7 +84,7 @@ class NonFiniteStop:
     """Stop a training when a loss, a gradient norm or a weight is NaN or infinite, before such weights are saved.
 
     Looked at are all 0-d scalars of the trainer's output after an iteration, and after each epoch the weights of the
-    trainer's ``network``, ``generator`` and ``discriminator``, as far as it has them. Gradient norms (``grad_norm…``)
+    trainer's ``network``, ``generator`` and ``discriminator``, as far as it has them. Gradient norms (``…grad_norm…``)
     may overflow while a float16 gradient scaler is at work, which then skips the step.
 
     Attach it to the trainer before the handlers that validate and save.
@@ -117,7 +117,7 @@ class NonFiniteStop:
         terms = scalars(engine.state.output)
         broken = [k for k, v in terms.items() if not math.isfinite(v)]
         if broken and _scaled(engine):
-            broken = [k for k in broken if not k.startswith("grad_norm")]
+            broken = [k for k in broken if "grad_norm" not in k]
         if broken:
             values = ", ".join(f"{k} {terms[k]:g}" for k in broken)
             every = f"; looked at every {self.interval} iterations" if self.interval > 1 else ""

@@ -293,6 +293,7 @@ def test_the_interval_between_two_looks() -> None:
 def test_gradient_norms_may_overflow_under_a_float16_scaler_only() -> None:
     output = {"loss": torch.tensor(1.0), "grad_norm_generator": torch.tensor(float("inf"))}
     looked_at(output, joint_scaler=torch.amp.GradScaler("cpu"))
+    looked_at({"unlabeled_grad_norm_segmentor": float("inf")}, joint_scaler=torch.amp.GradScaler("cpu"))
     with pytest.raises(InputError, match=r"found loss nan at"):
         looked_at({**output, "loss": float("nan")}, joint_scaler=torch.amp.GradScaler("cpu"))
     for state in ({}, {"joint_scaler": torch.amp.GradScaler("cpu", enabled=False)}):
