@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from grn_monai.handlers import ResumeHandler, SeedEpochs
-from grn_monai.networks import ResNetGenerator
+from grn_monai.networks import PatchDiscriminator, ResNetGenerator
 
 MONAI_EVENTS = (
     IterationEvents.FORWARD_COMPLETED,
@@ -47,6 +47,10 @@ def small_generator() -> nn.Module:
     return ResNetGenerator(base_channels=4)
 
 
+def small_discriminator() -> PatchDiscriminator:
+    return PatchDiscriminator(channels=4, num_layers=2)
+
+
 def adam(*modules: nn.Module) -> torch.optim.Adam:
     return torch.optim.Adam([p for m in modules for p in m.parameters()], lr=2e-3, betas=(0.5, 0.999))
 
@@ -61,6 +65,19 @@ def parameters(module: nn.Module) -> list[torch.Tensor]:
 
 def same(a: list[torch.Tensor], b: list[torch.Tensor]) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def assert_scalars(output: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    """The scalars of an iteration are those of the algorithm written out, in float64."""
+    for key, value in expected.items():
+        torch.testing.assert_close(output[key].detach(), value.detach(), rtol=1e-6, atol=1e-9, msg=key)
+
+
+def assert_same_weights(*pairs: tuple[nn.Module, nn.Module]) -> None:
+    """Trained networks have the weights of their references, in float64 after some steps of Adam."""
+    for mine, reference in pairs:
+        for a, b in zip(parameters(mine), parameters(reference), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
 class TrainerContract:
@@ -254,9 +271,12 @@ __all__ = [
     "LOSS",
     "TrainerContract",
     "adam",
+    "assert_same_weights",
+    "assert_scalars",
     "items",
     "parameters",
     "same",
+    "small_discriminator",
     "small_generator",
     "small_segmentor",
     "weights",

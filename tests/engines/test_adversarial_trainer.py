@@ -11,21 +11,19 @@ from torch.nn.functional import l1_loss, mse_loss
 
 from grn_monai.engines import AdversarialJointTrainer, JointEvents
 from grn_monai.errors import InputError
-from grn_monai.networks import PatchDiscriminator
 from tests.engines.contract import (
     LOSS,
     TrainerContract,
     adam,
+    assert_same_weights,
+    assert_scalars,
     items,
     parameters,
     same,
+    small_discriminator,
     small_generator,
     small_segmentor,
 )
-
-
-def small_discriminator() -> PatchDiscriminator:
-    return PatchDiscriminator(channels=4, num_layers=2)
 
 
 def make_adversarial(loader: Any, cls: type[AdversarialJointTrainer] = AdversarialJointTrainer, **options: Any) -> Any:
@@ -138,8 +136,7 @@ def test_three_iterations_equal_the_algorithm_written_out(
         raw, sge = LOSS(s(x), y), LOSS(s(fake.detach()), y)
         (0.5 * (raw + sge)).backward()
         alone.step()
-        out = trainer.state.output
-        for key, value in {
+        expected = {
             "discriminator_loss": loss_d,
             "adversarial_loss": adversarial,
             "l1_loss": l1,
@@ -147,11 +144,9 @@ def test_three_iterations_equal_the_algorithm_written_out(
             "loss_raw": raw,
             "loss_sge": sge,
             "loss": 0.5 * (raw + sge),
-        }.items():
-            torch.testing.assert_close(out[key].detach(), value.detach(), rtol=1e-6, atol=1e-9, msg=key)
-    for mine, reference in ((generator, g), (network, s), (discriminator, d)):
-        for a, b in zip(parameters(mine), parameters(reference), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        }
+        assert_scalars(trainer.state.output, expected)
+    assert_same_weights((generator, g), (network, s), (discriminator, d))
 
 
 def test_each_loss_moves_its_own_networks_only() -> None:

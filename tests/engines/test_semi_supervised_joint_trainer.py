@@ -14,7 +14,17 @@ from grn_monai.engines import JointEvents, SemiSupervisedJointTrainer
 from grn_monai.engines._phases import ConsistencyPhase
 from grn_monai.errors import InputError
 from grn_monai.losses import Interpolation
-from tests.engines.contract import LOSS, TrainerContract, adam, items, parameters, same, weights
+from tests.engines.contract import (
+    LOSS,
+    TrainerContract,
+    adam,
+    assert_same_weights,
+    assert_scalars,
+    items,
+    parameters,
+    same,
+    weights,
+)
 from tests.engines.test_adversarial_trainer import make_adversarial, twins
 
 
@@ -147,19 +157,16 @@ def test_two_iterations_equal_the_algorithm_written_out(
         sge = mse_loss(s(fake_mix.detach()).softmax(1), target(s(fake.detach()).softmax(1)))
         (0.5 * (raw + sge)).backward()
         alone.step()
-        out = trainer.state.output
-        for key, value in {
+        expected = {
             "stage1_loss": stage1,
             "loss": loss,
             "unlabeled_discriminator_loss": loss_d,
             "unlabeled_loss_raw": raw,
             "unlabeled_loss_sge": sge,
             "unlabeled_loss": 0.5 * (raw + sge),
-        }.items():
-            torch.testing.assert_close(out[key].detach(), value.detach(), rtol=1e-6, atol=1e-9, msg=key)
-    for mine, reference in ((generator, g), (network, s), (discriminator, d)):
-        for a, b in zip(parameters(mine), parameters(reference), strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+        }
+        assert_scalars(trainer.state.output, expected)
+    assert_same_weights((generator, g), (network, s), (discriminator, d))
 
 
 def test_the_options_reach_the_draw(monkeypatch: pytest.MonkeyPatch) -> None:
