@@ -16,6 +16,7 @@ from grn_monai.metrics.statistics import PairedDifference
 from grn_monai.report import figures, tables
 from grn_monai.report.enhancement import EnhancementSection, enhancement_section
 from grn_monai.report.load import RunFolder, read_run
+from grn_monai.report.page import facts, page_template
 from grn_monai.report.palette import ERROR_COLOUR, LAYER_COLOURS, method_colours
 from grn_monai.report.panels import PlaneView, load_scan, plane_view
 
@@ -81,37 +82,6 @@ def _provenance(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """The lines of a run's record that a reader looks for first."""
-    git = record.get("git") or {}
-    changed = git.get("changed_files")
-    commit = str(git.get("commit", ""))[:12] + (f" with {changed} changed files" if changed else "")
-    seconds = record.get("seconds")
-    command = record.get("command", "")
-    versions = record.get("versions") or {}
-    facts = {
-        "status": record.get("status"),
-        "seed": record.get("seed"),
-        "command": " ".join(map(str, command)) if isinstance(command, list) else command,
-        "source": commit,
-        "versions": ", ".join(f"{name} {number}" for name, number in versions.items() if number),
-        "epochs": record.get("epochs"),
-        "iterations": record.get("iterations"),
-        "time": None if seconds is None else f"{float(seconds) / 60:.1f} min",
-        "machine": ", ".join(
-            str(v)
-            for v in (
-                record.get("platform"),
-                record.get("cuda"),
-                record.get("threads") and f"{record['threads']} threads",
-            )
-            if v
-        ),
-        "started": record.get("started"),
-    }
-    return [(name, str(value)) for name, value in facts.items() if value not in (None, "")]
-
-
 def _plain_differences(change: Mapping[str, Mapping[str, PairedDifference]], name: str) -> dict[str, Any]:
     return {kind: difference._asdict() for kind, difference in change.get(name, {}).items()}
 
@@ -129,8 +99,6 @@ def _render(
     provenance: Mapping[str, Any],
     count: int,
 ) -> str:
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     kind = tables.best_kind(run.methods)
     layers = [
         (heading, table)
@@ -140,16 +108,9 @@ def _render(
     scans = _scan_sections(run, kind, count)
     # One map for both plots: a training has the colour of the evaluation of its name.
     colours = method_colours(list(dict.fromkeys([m.name for m in run.methods] + [t.name for t in run.trainings])))
-    environment = Environment(
-        loader=PackageLoader("grn_monai.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     first = run.methods[0].metrics
     sizes: Mapping[str, Any] = next((first[k] for k in ("slice", "decoded", "volume") if k in first), {})
-    return environment.get_template("report.html.j2").render(
+    return page_template("report.html.j2").render(
         run=run,
         sizes=sizes,
         kind_title=tables.KINDS.get(kind or "", ""),
@@ -164,8 +125,8 @@ def _render(
         curves=figures.training_figures(run.trainings, colours),
         legend=[(LAYER_NAMES[label], colour) for label, colour in LAYER_COLOURS.items()],
         error_colour=ERROR_COLOUR,
-        facts={training.title: _facts(training.record) for training in run.trainings if training.record},
-        report_facts=_facts(provenance["report"]),
+        facts={training.title: facts(training.record) for training in run.trainings if training.record},
+        report_facts=facts(provenance["report"]),
         provenance_json=json_text(provenance),
         written=provenance["report"]["written"],
     )

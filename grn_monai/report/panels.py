@@ -23,6 +23,7 @@ __all__ = [
     "PlaneView",
     "ScanVolumes",
     "data_uri",
+    "grey_range",
     "load_scan",
     "overlay",
     "plane_view",
@@ -77,10 +78,15 @@ class PlaneView:
     rows: Sequence[Sequence[Panel | None]]
 
 
-def _window(volume: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    """Grey values to 0–1 between the 0.5th and 99.5th percentile, so that one bright voxel does not darken all."""
+def grey_range(volume: npt.NDArray[Any]) -> tuple[float, float]:
+    """What is shown black and white: the 0.5th and 99.5th percentile, so that one bright voxel does not darken all."""
     low, high = np.percentile(volume[::2, ::2, ::2], [0.5, 99.5])
-    scaled = (volume - low) / max(float(high - low), 1e-6)
+    return float(low), max(float(high), float(low) + 1e-6)
+
+
+def _window(volume: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    low, high = grey_range(volume)
+    scaled = (volume - low) / (high - low)
     return np.clip(scaled, 0, 1).astype(np.float32)
 
 
@@ -149,9 +155,12 @@ def _grey(picture: npt.NDArray[Any]) -> Rgb:
     return np.repeat((picture * 255).round().astype(np.uint8)[..., None], 3, axis=-1)
 
 
-def overlay(picture: npt.NDArray[Any], labels: Labels) -> Rgb:
-    """A grey picture (H, W) in 0–1 with the layers of `labels` (H, W) tinted and outlined, as RGB 0–255."""
-    tint = layer_lut()[labels].astype(np.float32)
+def overlay(picture: npt.NDArray[Any], labels: Labels, lut: Rgb | None = None) -> Rgb:
+    """A grey picture (H, W) in 0–1 with the layers of `labels` (H, W) tinted and outlined, as RGB 0–255.
+
+    `lut` holds the colour of each label value, (N, 3) RGB; default: that of the six layers.
+    """
+    tint = (layer_lut() if lut is None else lut)[labels].astype(np.float32)
     rgb = _grey(picture).astype(np.float32)
     inside = (labels > 0)[..., None]
     rgb = np.where(inside, (1 - _FILL) * rgb + _FILL * tint, rgb)
