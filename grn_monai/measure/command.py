@@ -1,0 +1,128 @@
+"""The command ``grn-monai measure``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+from grn_monai.errors import InputError
+
+__all__ = ["add_parser", "run"]
+
+# Imports of torch and matplotlib stand in the function that needs them, so that --help answers at once.
+
+_EPILOG = """exit status: 0 done, 1 some scans failed (they are listed), 2 bad input"""
+
+
+def _limit(text: str) -> tuple[str, float]:
+    name, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return name.strip(), float(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not name=number, such as plane_disagreement=10") from None
+
+
+def add_parser(commands: Any) -> None:
+    """Adds the command to the subparsers of ``grn-monai``."""
+    parser = commands.add_parser(
+        "measure",
+        help="measure layers in millimetres: thickness, volume, area, echo, sides, repeatability",
+        description="Measure the label volumes in PREDICTIONS. Writes measurements.csv (one row for each scan and\n"
+        "layer), scans.csv (quality, muscle area and fascia echogenicity of each scan), left_right.csv,\n"
+        "repeatability.csv and bland_altman.png (where a site was scanned again), thickness maps, and\n"
+        "measurements.json with everything. The volume of scan NAME is found as NAME_seg.nii.gz or\n"
+        "NAME.nii.gz, in PREDICTIONS or in a folder NAME there; NAME_quality.json beside it, which inference\n"
+        "writes, gives the quality checks of the prediction.",
+        epilog="examples:\n"
+        "  grn-monai measure data/cohort runs/demo/evaluation/grn_plus/predictions --out runs/measured\n"
+        "  grn-monai measure scans/ segmented/ --out measured --depth-axis A --limit plane_disagreement=10\n"
+        "  grn-monai measure data/cohort --labels --section all --out truth\n\n" + _EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "cohort", metavar="COHORT_OR_IMAGES", help="cohort folder or JSON file, folder of scans, or scan"
+    )
+    parser.add_argument("predictions", metavar="PREDICTIONS", nargs="?", help="folder of label volumes")
+    parser.add_argument("--labels", action="store_true", help="measure the cohort's own labels instead")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write; made if missing")
+    parser.add_argument(
+        "--section",
+        default="test",
+        choices=("training", "validation", "test", "unlabeled", "all"),
+        help="scans of a cohort to measure (default: test)",
+    )
+    parser.add_argument("--suffix", default="_seg", help="what follows the scan's name (default: _seg)")
+    parser.add_argument(
+        "--compare",
+        metavar="OTHER",
+        help="folder of label volumes of S(x) where PREDICTIONS is of S(G(x)), or the other way round: gives their "
+        "disagreement where no quality file does",
+    )
+    parser.add_argument("--no-normal", action="store_true", help="only thickness along the A-line")
+    parser.add_argument(
+        "--maps",
+        default="png",
+        choices=("png", "nifti", "both", "none"),
+        help="thickness maps as pictures, as NIfTI, both or none (default: png)",
+    )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        type=_limit,
+        metavar="NAME=VALUE",
+        help="limit of a quality check, such as plane_disagreement=10; may be given again",
+    )
+    parser.add_argument(
+        "--depth-axis",
+        metavar="AXIS",
+        default=2,
+        type=lambda text: int(text) if text.isdigit() else text,
+        help="where depth runs in the files: voxel axis 0, 1 or 2, or the direction of depth as one of L R A P S I "
+        "(default: 2)",
+    )
+    parser.add_argument("--depth-reversed", action="store_true", help="depth decreases along that axis")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Runs the command; returns 0, or 1 where some scans failed."""
+    if options.labels == (options.predictions is not None):
+        found = "both PREDICTIONS and --labels" if options.labels else "neither PREDICTIONS nor --labels"
+        raise InputError("measure", found, "one of the two", "Name a folder of label volumes, or give --labels.")
+    from tqdm import tqdm
+
+    from grn_monai.measure.folders import measure_folders
+
+    result = measure_folders(
+        options.cohort,
+        options.predictions,
+        options.out,
+        section=options.section,
+        suffix=options.suffix,
+        compare=options.compare,
+        normal=not options.no_normal,
+        maps=options.maps,
+        limits=dict(options.limit),
+        depth_axis=options.depth_axis,
+        depth_reversed=options.depth_reversed,
+        progress=lambda items: tqdm(items, unit="scan", disable=None),
+    )
+    scans = result.content["scans"]
+    look = [scan["scan"] for scan in scans if scan["quality"]["status"] == "check"]
+    count = "1 scan" if len(scans) == 1 else f"{len(scans)} scans"
+    print(f"{count} measured, results in {options.out}")
+    if look:
+        from grn_monai.errors import listed
+
+        print(f"to look at ({len(look)}, see `to_look_at` in scans.csv): {listed(look)}")
+    if not result.failures:
+        return 0
+    failed = "1 scan" if len(result.failures) == 1 else f"{len(result.failures)} scans"
+    print(f"{failed} failed:", file=sys.stderr)
+    for scan, reason in result.failures.items():
+        print(f"  {scan}: {reason}", file=sys.stderr)
+    return 1

@@ -1,0 +1,89 @@
+"""Thickness maps as a picture and as NIfTI."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from grn_monai.files import replacing, write_whole
+
+__all__ = ["write_map_picture", "write_maps_nifti"]
+
+Map = npt.NDArray[np.float32]
+
+_ABSENT = "#d9d9d9"
+
+
+def write_map_picture(
+    path: Path, title: str, maps: Mapping[int, Map], names: Mapping[int, str], spacing: Sequence[float]
+) -> None:
+    """Draws the thickness maps of all layers of a scan, seen from the probe.
+
+    Args:
+        path: PNG to write.
+        title: above the picture.
+        maps: label to (X, Y) thickness along the A-line in mm, 0 where the layer is absent (grey in the picture).
+        names: label to layer name.
+        spacing: voxel size (X, Y, Z) in mm; both lateral axes are drawn to one scale.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(maps))
+    rows = -(-len(maps) // columns)
+    nx, ny = next(iter(maps.values())).shape
+    width, height = nx * float(spacing[0]), ny * float(spacing[1])
+    tall = min(max(height / width, 0.4), 2.5)
+    figure = Figure(figsize=(0.4 + 3.3 * columns, 0.5 + (0.75 + 2.45 * tall) * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title, fontsize=10)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(maps) :]:
+        ax.set_axis_off()
+    for ax, (label, thickness) in zip(axes, maps.items(), strict=False):
+        present = thickness[thickness > 0]
+        top = float(np.percentile(present, 99.5)) if present.size else 1.0
+        shown = np.ma.masked_equal(thickness, 0).T
+        ax.set_facecolor(_ABSENT)
+        picture = ax.imshow(
+            shown, origin="lower", extent=(0, width, 0, height), vmin=0, vmax=top, cmap="viridis", aspect="equal",
+            interpolation="nearest",
+        )  # fmt: skip
+        mean = f"mean {present.mean():.2f} mm" if present.size else "absent"
+        ax.set_title(f"{names.get(label, label)}\n{mean}", fontsize=8)
+        ax.tick_params(labelsize=7)
+        bar = figure.colorbar(picture, ax=ax, fraction=0.05, pad=0.02)
+        bar.ax.tick_params(labelsize=7)
+        bar.set_label("mm", fontsize=7)
+    for index, ax in enumerate(axes[: len(maps)]):
+        ax.set_xlabel("x in mm" if index + columns >= len(maps) else "", fontsize=7)
+        ax.set_ylabel("y in mm" if index % columns == 0 else "", fontsize=7)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    write_whole(path, buffer.getvalue())
+
+
+def write_maps_nifti(path: Path, maps: Mapping[int, Map], affine: npt.NDArray[np.float64], depth_voxels: int) -> None:
+    """Writes maps as one NIfTI of a single slice through the scan, with a volume for each layer.
+
+    Args:
+        path: ends in .nii.gz.
+        maps: label to (X, Y) in mm; they become the fourth axis, in this order.
+        affine: of the scan frame (X, Y, Z), voxel to RAS in mm.
+        depth_voxels: voxels of the scan along depth; the slice is as thick as the scan, so that it lies over all of
+            it in a viewer.
+    """
+    import nibabel as nib
+
+    slab = np.array(affine, dtype=np.float64)
+    slab[:3, 3] += slab[:3, 2] * (depth_voxels - 1) / 2
+    slab[:3, 2] *= depth_voxels
+    image = nib.Nifti1Image(np.stack(list(maps.values()), axis=-1)[:, :, None].astype(np.float32), slab)
+    image.header.set_xyzt_units("mm")
+    image.header["descrip"] = "thickness in mm; volumes: labels " + " ".join(map(str, maps))
+    with replacing(path) as temporary:
+        nib.save(image, temporary)

@@ -1,0 +1,187 @@
+"""Signs that a scan or its segmentation needs a look: each a value, a limit and one sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from grn_monai.errors import InputError
+from grn_monai.measure.agreement import order_faults
+
+__all__ = ["CHECKS", "check_limits", "quality_flags", "view_numbers"]
+
+Labels = npt.NDArray[np.integer]
+
+DARK_SHARE = 0.5
+"""An A-line counts as dark where its mean echo level is below this share of the median A-line's."""
+
+
+class Check(NamedTuple):
+    """A sign of quality: what it is called, its unit, its limit, and sentences for a good and a bad value."""
+
+    title: str
+    unit: str
+    limit: float
+    ok: str
+    check: str
+
+
+CHECKS: dict[str, Check] = {
+    "plane_disagreement": Check(
+        "Planes disagree", "% of tissue voxels", 15.0,
+        "The sagittal and the transverse prediction differ in {value:.1f} % of the tissue.",
+        "The sagittal and the transverse prediction differ in {value:.1f} % of the tissue (limit {limit:g} %): look "
+        "at the boundaries.",
+    ),
+    "sge_disagreement": Check(
+        "S(x) and S(G(x)) disagree", "% of tissue voxels", 15.0,
+        "Segmenting the scan with and without enhancement differs in {value:.1f} % of the tissue.",
+        "Segmenting the scan with and without enhancement differs in {value:.1f} % of the tissue (limit {limit:g} "
+        "%): the scan may be unlike those of the training.",
+    ),
+    "out_of_order": Check(
+        "Layers out of order before decoding", "% of A-lines", 30.0,
+        "Before decoding, layers were out of order on {value:.1f} % of the A-lines.",
+        "Before decoding, layers were out of order on {value:.1f} % of the A-lines (limit {limit:g} %): the decode "
+        "had to choose.",
+    ),
+    "field_of_view_bottom": Check(
+        "Field of view ends above muscle", "% of A-lines", 5.0,
+        "{value:.1f} % of the A-lines end in a layer above the muscle.",
+        "{value:.1f} % of the A-lines end in a layer above the muscle (limit {limit:g} %): that layer's thickness is "
+        "a lower bound; scan deeper.",
+    ),
+    "field_of_view_top": Check(
+        "Field of view begins below the dermis", "% of A-lines", 5.0,
+        "{value:.1f} % of the A-lines begin below the dermis.",
+        "{value:.1f} % of the A-lines begin in a layer below the dermis (limit {limit:g} %): the skin is cut off.",
+    ),
+    "dark_lines": Check(
+        "Dark A-lines", "% of A-lines", 5.0,
+        "{value:.1f} % of the A-lines are dark.",
+        "{value:.1f} % of the A-lines are dark (limit {limit:g} %): poor contact of the probe, or air.",
+    ),
+    "layers_missing": Check(
+        "Labels missing", "labels", 0.0,
+        "Every label was found.",
+        "Not found: {names}.",
+    ),
+    "order_violations": Check(
+        "Layers out of order in the labels", "% of A-lines", 0.0,
+        "On every A-line the layers come in anatomical order.",
+        "Layers are out of order or interrupted on {value:.2g} % of the A-lines: use the ordered decode.",
+    ),
+}  # fmt: skip
+"""Every check by name. A value above the limit asks for a look."""
+
+_LAYERED = ("out_of_order", "field_of_view_bottom", "field_of_view_top", "dark_lines", "order_violations")
+_UNKNOWN = {
+    "plane_disagreement": "Not known: inference wrote no numbers of two planes beside the labels.",
+    "sge_disagreement": "Not known: inference wrote no numbers of S(x) and S(G(x)), or ran without enhancement.",
+    "out_of_order": "Not known: inference wrote no quality file beside the labels.",
+    "dark_lines": "Not known without the image.",
+}
+
+
+def check_limits(limits: Mapping[str, float] | None) -> dict[str, float]:
+    """All limits, with those given in place of the defaults.
+
+    Raises:
+        InputError: an unknown name, or a limit that is not a number from 0.
+    """
+    chosen = {name: check.limit for name, check in CHECKS.items()}
+    for name, value in (limits or {}).items():
+        if name not in CHECKS:
+            raise InputError("--limit", repr(name), f"one of {', '.join(CHECKS)}", "Correct the name.")
+        if not (np.isfinite(value) and value >= 0):
+            raise InputError("--limit", f"{name}={value}", "a number from 0", "Correct the limit.")
+        chosen[name] = float(value)
+    return chosen
+
+
+def view_numbers(
+    labels: Labels, echo_percent: npt.NDArray[np.floating] | None, layers: Sequence[int]
+) -> dict[str, Any]:
+    """What the labels and the image tell about the field of view and the order.
+
+    Args:
+        labels: (X, Y, Z) labels, Z = depth increasing away from the probe.
+        echo_percent: (X, Y, Z) echo level in percent of the dynamic range, or None.
+        layers: labels superficial to deep; the last is the muscle.
+
+    Returns:
+        Values of the checks ``field_of_view_bottom``, ``field_of_view_top``, ``dark_lines``, ``layers_missing`` and
+        ``order_violations``, and ``missing``, the labels of the missing layers. Shares are of the A-lines with
+        tissue, for dark ones of all.
+    """
+    labels = np.asarray(labels)
+    tissue, unordered, interrupted = order_faults(labels)
+    lines = int(tissue.sum())
+
+    def share(mask: npt.NDArray[np.bool_]) -> float | None:
+        return 100 * int(np.count_nonzero(mask)) / lines if lines else None
+
+    missing = [label for label in layers if not np.any(labels == label)]
+    dark = None
+    if echo_percent is not None:
+        mean = np.stack([slab.mean(axis=1, dtype=np.float64) for slab in echo_percent])
+        dark = 100 * float(np.mean(mean < DARK_SHARE * np.median(mean)))
+    return {
+        "field_of_view_bottom": share(np.isin(labels[:, :, -1], layers[:-1])),
+        "field_of_view_top": share(np.isin(labels[:, :, 0], layers[1:])),
+        "dark_lines": dark,
+        "layers_missing": len(missing),
+        "missing": missing,
+        "order_violations": share(unordered | interrupted),
+    }
+
+
+def quality_flags(
+    values: Mapping[str, Any],
+    limits: Mapping[str, float],
+    names: Mapping[int, str],
+    note: str | None = None,
+    layered: bool = True,
+) -> dict[str, Any]:
+    """Judges the values of a scan.
+
+    Args:
+        values: check to value, None or missing where it is not known; ``missing`` lists labels.
+        limits: as `check_limits` gives.
+        names: label to layer name.
+        note: why the numbers of inference are not known, in place of the usual sentence.
+        layered: whether the labels are layers; otherwise the checks of order and field of view do not apply.
+
+    Returns:
+        ``status``, "check" if any flag asks for a look, else "ok"; ``flags`` with ``name``, ``title``, ``level``
+        ("ok", "check" or "unknown"), ``value``, ``limit``, ``unit`` and ``text``; those to look at come first, then
+        the unknown ones.
+    """
+    flags = []
+    for name, check in CHECKS.items():
+        if not layered and name in _LAYERED:
+            continue
+        value, limit = values.get(name), limits[name]
+        if value is None:
+            level, text = "unknown", (note if note and name in _UNKNOWN and name != "dark_lines" else None)
+            text = text or _UNKNOWN.get(name, "Not known: the labels hold no tissue.")
+        else:
+            level = "check" if value > limit else "ok"
+            missing = ", ".join(names.get(label, str(label)) for label in values.get("missing", ()))
+            text = (check.check if level == "check" else check.ok).format(value=value, limit=limit, names=missing)
+        flags.append(
+            {
+                "name": name,
+                "title": check.title,
+                "level": level,
+                "value": value,
+                "limit": limit,
+                "unit": check.unit,
+                "text": text,
+            }
+        )
+    flags.sort(key=lambda flag: ("check", "unknown", "ok").index(str(flag["level"])))
+    return {"status": "check" if any(flag["level"] == "check" for flag in flags) else "ok", "flags": flags}

@@ -1,0 +1,123 @@
+"""What is measured: the scans of a cohort or folder, their label volumes, and the quality numbers beside these."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from grn_monai.errors import InputError
+from grn_monai.measure.scan import LabelSet
+from grn_monai.metrics.folders import find_prediction
+
+__all__ = ["QUALITY_FORMAT", "Source", "dynamic_range", "open_source", "quality_file", "read_quality"]
+
+QUALITY_FORMAT = "grn-monai quality 1"
+"""The ``format`` of the NAME_quality.json that inference writes."""
+
+_ALL = "all"
+
+
+@dataclass(frozen=True)
+class Source:
+    """Scans to measure.
+
+    Attributes:
+        items: as a cohort file lists them, with absolute paths.
+        label_set: what the labels mean.
+        simulated: whether no person was scanned; None where nothing says so.
+        dynamic_range_db: of the whole cohort, or None.
+    """
+
+    items: list[dict[str, Any]]
+    label_set: LabelSet
+    simulated: bool | None
+    dynamic_range_db: float | None
+
+
+def open_source(source: str | PathLike[str], section: str = "test") -> Source:
+    """Lists the scans of a cohort's section, of a folder, or one file.
+
+    Args:
+        source: cohort folder, its JSON file (also of another name), a folder of volumes, or one volume.
+        section: section of a cohort, or "all".
+
+    Raises:
+        InputError: there is no such file or no scan in it, or a faulty cohort; two images share a file name.
+    """
+    from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, section_items
+    from grn_monai.data.names import check_file_names
+    from grn_monai.data.scans import scan_list
+
+    path = Path(source)
+    if path.suffix == ".json" or (path / COHORT_FILE).is_file():
+        cohort, file = load_cohort(path)
+        if section == _ALL:
+            items = [item for name in SECTIONS if cohort[name] for item in section_items(file, name)]
+        else:
+            items = section_items(file, section)
+        simulated = bool(cohort.get("simulated", (file.parent / "simulation.json").is_file()))
+        found = Source(items, LabelSet.of(cohort["labels"]), simulated, dynamic_range(cohort, file))
+    else:
+        found = Source(scan_list(path), LabelSet.of(None), None, None)
+    check_file_names(found.items)
+    return found
+
+
+def dynamic_range(item: Mapping[str, Any], where: str | PathLike[str]) -> float | None:
+    """The ``dynamic_range_db`` of an item or cohort, or None where it says nothing.
+
+    Raises:
+        InputError: it is no positive number.
+    """
+    given = item.get("dynamic_range_db")
+    if given is None:
+        return None
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1000:
+        raise InputError(where, f"dynamic_range_db {given!r}", "a positive number of dB", "Correct the cohort file.")
+    return float(given)
+
+
+def quality_file(segmentation: Path, image: str | PathLike[str]) -> Path:
+    """Where inference writes the quality numbers of a scan: NAME_quality.json beside its label volume."""
+    from grn_monai.data.volume import scan_name
+
+    return segmentation.parent / f"{scan_name(image)}_quality.json"
+
+
+def read_quality(path: Path) -> tuple[dict[str, float | None], str | None]:
+    """The values of the checks that come from inference, and why they are not known where they are not.
+
+    A file that cannot be read takes nothing from the measurement, so that it is told rather than raised.
+    """
+    if not path.is_file():
+        return {}, None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content.get("format") != QUALITY_FORMAT:
+            return {}, f"Not known: {path.name} is not of format {QUALITY_FORMAT!r}."
+        parts = {name: content.get(name) or {} for name in ("plane_disagreement", "sge_disagreement", "layer_order")}
+        values = {
+            "plane_disagreement": parts["plane_disagreement"].get("disagreement_percent"),
+            "sge_disagreement": parts["sge_disagreement"].get("disagreement_percent"),
+            "out_of_order": parts["layer_order"].get("out_of_order_percent"),
+        }
+        return {name: None if value is None else float(value) for name, value in values.items()}, None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        return {}, f"Not known: {path.name} cannot be read ({type(error).__name__})."
+
+
+def segmentation_of(item: Mapping[str, Any], predictions: Path | None, suffix: str) -> Path:
+    """The label volume of a scan: from the folder of predictions, or the cohort's own label.
+
+    Raises:
+        InputError: there is none.
+    """
+    if predictions is not None:
+        return find_prediction(predictions, item["image"], suffix)
+    if not item.get("label"):
+        raise InputError(item["image"], "no label in the cohort", "a true label volume", "Give a predictions folder.")
+    return Path(item["label"])
