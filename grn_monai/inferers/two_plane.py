@@ -32,6 +32,10 @@ class TwoPlaneInferer(Inferer):
         amp: run the network in bfloat16 autocast; probabilities are float32 all the same.
         return_planes: also return the probabilities of each plane.
         return_enhanced: also return the enhanced image of a network with a method ``enhance``.
+        return_agreement: also count, without truth, how predictions of the scan agree: those of the two planes, and,
+            of a network that segments its own enhancement (attribute ``sge``, method ``segment``), S(G(x)) and S(x)
+            of every slice. It costs one more pass of S, none of G, and one uint8 volume;
+            `grn_monai.measure.agreement.agreement` turns the counts into disagreement and Dice.
         progress: show a progress bar.
 
     Raises:
@@ -48,6 +52,7 @@ class TwoPlaneInferer(Inferer):
         return_planes: bool = False,
         return_enhanced: bool = False,
         progress: bool = False,
+        return_agreement: bool = False,
     ) -> None:
         super().__init__()
         self.planes = (planes,) if isinstance(planes, str) else tuple(planes)
@@ -60,6 +65,7 @@ class TwoPlaneInferer(Inferer):
         self.size = None if size is None else tuple(size)
         self.batch_size, self.fusion, self.amp = batch_size, fusion, amp
         self.return_planes, self.return_enhanced, self.progress = return_planes, return_enhanced, progress
+        self.return_agreement = return_agreement
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -75,7 +81,10 @@ class TwoPlaneInferer(Inferer):
         Returns:
             Probabilities ``(B, K, X, Y, Z)``, float32, that sum to 1 over K; with ``return_planes`` or
             ``return_enhanced`` a dictionary of ``"pred"``, the planes by name, and ``"enhanced"``
-            ``(B, C, X, Y, Z)``. A MetaTensor gives MetaTensors with its meta and history.
+            ``(B, C, X, Y, Z)``. With ``return_agreement`` it holds ``"plane_counts"`` (where two planes are used) and
+            ``"sge_counts"`` (where the network has S(x) and S(G(x))), int64 ``(B, K, K)``: voxels by the label in
+            the first and in the second plane, and by that of S(x) and of S(G(x)) over the slices of all planes. A
+            MetaTensor gives MetaTensors with its meta and history.
 
         Raises:
             InputError: the input is not five-dimensional, the network returns no tensor, or it cannot enhance.
@@ -89,13 +98,20 @@ class TwoPlaneInferer(Inferer):
         batches = sum(-(-count // self.batch_size) for count in counts.values()) * len(volumes)
         with torch.no_grad(), tqdm(total=batches, disable=not self.progress, unit="batch") as bar:
             for b, volume in enumerate(volumes):
+                first_plane = None
+                if self.return_agreement and len(self.planes) > 1:
+                    first_plane = torch.empty(volume.shape[1:], dtype=torch.uint8, device=volume.device)
                 for plane, count in counts.items():
                     for start in range(0, count, self.batch_size):
                         stop = min(start + self.batch_size, count)
                         slices = volume_to_slices(volume, plane, self.size, start=start, stop=stop).contiguous()
                         with torch.autocast(volume.device.type, torch.bfloat16, enabled=self.amp):
                             logits, enhanced = self._run(network, slices, *args, **kwargs)
-                        self._collect(results, volumes, b, plane, start, logits, enhanced)
+                            # Not as one batch with S(G(x)): the prediction shall not depend on this option by a bit.
+                            raw = network.segment(slices) if self._has_both(network) else None  # type: ignore[attr-defined]
+                        probabilities = self._collect(results, volumes, b, plane, start, logits, enhanced)
+                        if self.return_agreement:
+                            self._compare(results, volumes, b, plane, start, probabilities, raw, first_plane)
                         bar.update()
             if self.fusion == "product":
                 for volume in results["pred"]:
@@ -103,7 +119,12 @@ class TwoPlaneInferer(Inferer):
                         slab.copy_(slab.softmax(0))
         if isinstance(inputs, MetaTensor):
             results = {key: MetaTensor(value).copy_meta_from(inputs) for key, value in results.items()}
-        return results if self.return_planes or self.return_enhanced else results["pred"]
+        more = self.return_planes or self.return_enhanced or self.return_agreement
+        return results if more else results["pred"]
+
+    def _has_both(self, network: Any) -> bool:
+        """Whether to compare S(x) with S(G(x))."""
+        return self.return_agreement and bool(getattr(network, "sge", False)) and hasattr(network, "segment")
 
     def _run(
         self, network: Callable[..., Any], slices: torch.Tensor, *args: Any, **kwargs: Any
@@ -138,8 +159,8 @@ class TwoPlaneInferer(Inferer):
         start: int,
         logits: torch.Tensor,
         enhanced: torch.Tensor | None,
-    ) -> None:
-        """Adds one batch of slices to the results, at its place in volume ``b``."""
+    ) -> torch.Tensor:
+        """Adds one batch of slices to the results, at its place in volume ``b``; returns its ``(K, X, Y, Z)`` part."""
         probabilities = slices_to_volume(logits.float().softmax(1), plane, volumes.shape[2:])
         parts = {"pred": probabilities.clamp_min(1e-12).log() if self.fusion == "product" else probabilities}
         if self.return_planes:
@@ -152,3 +173,46 @@ class TwoPlaneInferer(Inferer):
                 results[key] = torch.zeros(shape, device=volumes.device)
             place = results[key][b].narrow(plane_axis(plane) + 1, start, part.shape[plane_axis(plane) + 1])
             place.add_(part, alpha=1 if key == plane else 1 / len(self.planes))
+        return probabilities
+
+    def _compare(
+        self,
+        results: dict[str, torch.Tensor],
+        volumes: torch.Tensor,
+        b: int,
+        plane: str,
+        start: int,
+        probabilities: torch.Tensor,
+        raw: torch.Tensor | None,
+        first_plane: torch.Tensor | None,
+    ) -> None:
+        """Counts the pairs of labels of one batch of slices."""
+        labels = _winners(probabilities)
+
+        def add(key: str, first: torch.Tensor, second: torch.Tensor) -> None:
+            classes = len(probabilities)
+            if key not in results:
+                results[key] = torch.zeros((len(volumes), classes, classes), dtype=torch.int64, device=volumes.device)
+            pairs = (first.int() * classes + second).flatten()
+            results[key][b] += torch.bincount(pairs, minlength=classes**2).reshape(classes, classes)
+
+        if raw is not None:
+            maps = slices_to_volume(raw.float().softmax(1), plane, volumes.shape[2:])
+            add("sge_counts", _winners(maps), labels)
+        if first_plane is not None:
+            axis = plane_axis(plane)
+            place = first_plane.narrow(axis, start, labels.shape[axis])
+            if plane == self.planes[0]:
+                place.copy_(labels)
+            else:
+                add("plane_counts", place, labels)
+
+
+def _winners(probabilities: torch.Tensor) -> torch.Tensor:
+    """Most probable class of ``(K, ...)`` as uint8; the first of equals, on every device."""
+    best = probabilities[0]
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for label, other in enumerate(probabilities[1:], 1):
+        labels.masked_fill_(other > best, label)
+        best = torch.maximum(best, other)
+    return labels

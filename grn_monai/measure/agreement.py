@@ -8,7 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["agreement", "count_pairs", "layer_order", "order_faults"]
+__all__ = ["QUALITY_FORMAT", "agreement", "count_pairs", "layer_order", "order_faults"]
+
+QUALITY_FORMAT = "grn-monai quality 1"
+"""The ``format`` of the NAME_quality.json that inference writes."""
 
 Labels = npt.NDArray[np.integer]
 

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from grn_monai.errors import InputError
+from grn_monai.measure.agreement import QUALITY_FORMAT
 from grn_monai.measure.scan import LabelSet
 from grn_monai.metrics.folders import find_prediction
 
-__all__ = ["QUALITY_FORMAT", "Source", "dynamic_range", "open_source", "quality_file", "read_quality"]
-
-QUALITY_FORMAT = "grn-monai quality 1"
-"""The ``format`` of the NAME_quality.json that inference writes."""
+__all__ = ["Source", "dynamic_range", "open_source", "quality_file", "read_quality"]
 
 _ALL = "all"
 
