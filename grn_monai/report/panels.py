@@ -175,9 +175,9 @@ def _differences(picture: npt.NDArray[Any], wrong: npt.NDArray[np.bool_]) -> Rgb
     return np.where(wrong[..., None], colour, _grey(picture * 0.75))
 
 
-def data_uri(png: bytes) -> str:
-    """The bytes of a PNG file as `data:image/png;base64,…`."""
-    return "data:image/png;base64," + base64.b64encode(png).decode("ascii")
+def data_uri(content: bytes, kind: str = "png") -> str:
+    """The bytes of an image file of that kind as `data:image/KIND;base64,…`."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def png_uri(rgb: Rgb) -> str:

@@ -1,0 +1,149 @@
+"""Left against right and repeat against repeat: rows of `measurements.json` to one table for each quantity."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from grn_monai.report.numbers import MISSING, interval, number, significant
+from grn_monai.report.tables import Cell, Table
+
+__all__ = ["Comparison", "repeat_comparisons", "side_comparisons"]
+
+_TITLES = {
+    "thickness": "Thickness along the A-line",
+    "normal_thickness": "Thickness along the surface normal",
+    "echo": "Echo level",
+    "volume": "Volume",
+    "contrast_to_muscle": "Echo level less that of muscle",
+}
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One quantity: its title with unit, the table of its layers, and every single row behind it."""
+
+    title: str
+    table: Table
+    single: Table
+
+
+def _title(measure: str, unit: str) -> str:
+    words = _TITLES.get(measure)
+    if words is None:
+        kind, _, plane = measure.partition("_")
+        words = f"Cross-sectional area, {plane} slices" if kind == "area" else measure.replace("_", " ").capitalize()
+    return f"{words} ({unit})" if unit else words
+
+
+def _grouped(rows: Any) -> dict[tuple[str, str], dict[str, list[Row]]]:
+    """(measure, unit) to layer to its rows, all in the order of the file."""
+    groups: dict[tuple[str, str], dict[str, list[Row]]] = {}
+    for row in rows or []:
+        key = (str(row.get("measure")), str(row.get("unit") or ""))
+        groups.setdefault(key, {}).setdefault(str(row.get("layer")), []).append(row)
+    return groups
+
+
+def _digits(unit: str) -> int:
+    return 1 if unit == "%" else 2
+
+
+def _numbers(rows: Iterable[Row], key: str) -> list[float]:
+    return [float(row[key]) for row in rows if row.get(key) is not None]
+
+
+def _mean(values: Sequence[float], digits: int, signed: bool = False) -> str:
+    if not values:
+        return MISSING
+    text = number(statistics.fmean(values), digits, signed=signed)
+    return f"{text} ± {number(statistics.stdev(values), digits)}" if len(values) > 1 else text
+
+
+def _side_row(rows: Sequence[Row], digits: int) -> list[Cell]:
+    known = [row for row in rows if row.get("asymmetry_percent") is not None]
+    most = max(known, key=lambda row: abs(row["asymmetry_percent"])) if known else None
+    below = (f"{most['subject']}{', ' + str(most['site']) if most.get('site') is not None else ''}",) if most else ()
+    return [
+        Cell(str(len(rows))),
+        Cell(_mean(_numbers(rows, "left"), digits)),
+        Cell(_mean(_numbers(rows, "right"), digits)),
+        Cell(_mean(_numbers(rows, "difference"), digits, True)),
+        Cell(number(most["asymmetry_percent"], 1, "%", True) if most else MISSING, below),
+    ]
+
+
+def _single_side(layer: str, row: Row, digits: int) -> tuple[str, list[Cell]]:
+    site = f", {row['site']}" if row.get("site") is not None else ""
+    texts = [number(row.get(side), digits) for side in ("left", "right")]
+    texts.append(number(row.get("difference"), digits, signed=True))
+    texts.append(number(row.get("asymmetry_percent"), 1, "%", True))
+    counts = [row.get("n_left"), row.get("n_right")]
+    texts.append(" and ".join(number(count, 0) for count in counts))
+    return f"{row.get('subject')}{site}: {layer}", [Cell(text) for text in texts]
+
+
+def side_comparisons(rows: Any) -> list[Comparison]:
+    """`left_right` of the measurements: for each quantity mean ± SD over subjects and sites of both sides, and of
+    right − left, and the largest asymmetry with the subject it belongs to."""
+    found = []
+    for (measure, unit), layers in _grouped(rows).items():
+        digits = _digits(unit)
+        table = Table(
+            ["Pairs", "Left", "Right", "Right − left", "Largest asymmetry"],
+            [(layer, _side_row(group, digits)) for layer, group in layers.items()],
+        )
+        single = Table(
+            ["Left", "Right", "Right − left", "Asymmetry", "Scans"],
+            [_single_side(layer, row, digits) for layer, group in layers.items() for row in group],
+        )
+        found.append(Comparison(_title(measure, unit), table, single))
+    return found
+
+
+def _repeat_row(row: Row, digits: int) -> list[Cell]:
+    left_out = row.get("left_out_sites")
+    ci = interval(row.get("icc_ci95"), 2)
+    note = row.get("note")
+    return [
+        Cell(f"{row.get('sites')} × {row.get('repeats')}", (f"{left_out} left out",) if left_out else ()),
+        Cell(f"{number(row.get('mean'), digits)} ± {number(row.get('sd'), digits)}"),
+        Cell(number(row.get("icc"), 2), tuple(text for text in (ci, str(note) if note else "") if text)),
+        Cell(significant(row.get("sem"), 2)),
+        Cell(significant(row.get("within_sd"), 2)),
+        Cell(significant(row.get("mdc95"), 2)),
+    ]
+
+
+def _pair_row(layer: str, pair: Row) -> tuple[str, list[Cell]]:
+    cells = [Cell(number(pair.get("n"), 0))]
+    for key in ("bias", "lower", "upper"):
+        ends = pair.get(f"{key}_ci95") or (None, None)
+        texts = [significant(end, 2) for end in ends]
+        cells.append(
+            Cell(significant(pair.get(key), 2), (f"{texts[0]} to {texts[1]}",) if MISSING not in texts else ())
+        )
+    return f"{layer}: {pair.get('second')} − {pair.get('first')}", cells
+
+
+def repeat_comparisons(rows: Any) -> list[Comparison]:
+    """`repeatability` of the measurements: for each quantity ICC(2,1) with its interval, errors, and Bland–Altman."""
+    found = []
+    for (measure, unit), layers in _grouped(rows).items():
+        table = Table(
+            ["Sites × repeats", "Mean ± SD", "ICC(2,1)", "SEM", "Within-site SD", "MDC95"],
+            [(layer, _repeat_row(row, _digits(unit))) for layer, group in layers.items() for row in group],
+        )
+        pairs = [
+            _pair_row(layer, pair)
+            for layer, group in layers.items()
+            for row in group
+            for pair in row.get("bland_altman") or []
+        ]
+        single = Table(["Sites", "Bias", "Lower limit", "Upper limit"], pairs)
+        found.append(Comparison(_title(measure, unit), table, single))
+    return found
