@@ -138,6 +138,13 @@ def decoding(path: str | PathLike[str]) -> Iterator[None]:
         ) from error
 
 
+@dataclass(frozen=True)
+class _Refused:
+    """What stands for a volume that `CheckedReader.read` refused."""
+
+    error: InputError
+
+
 class CheckedReader(ImageReader):
     """A MONAI reader whose errors are `InputError` and whose result is one grey volume with its affine.
 
@@ -158,16 +165,25 @@ class CheckedReader(ImageReader):
 
     def read(
         self, data: Sequence[str | PathLike[str]] | str | PathLike[str], **kwargs: Any
-    ) -> SourceVolume | list[SourceVolume]:
+    ) -> SourceVolume | list[SourceVolume] | _Refused:
         """Reads the named file (several: a list; for a reader of `many`, one volume).
+
+        ``LoadImage``, which names files in a tuple, takes an error of `read` as leave to try MONAI's own readers, and
+        those read a series with a missing slice or a raw file of unknown spacing without a word. So what is refused
+        there is handed on, and raised by `get_data`.
 
         Raises:
             InputError: a file is missing, empty or damaged, or does not hold what this reader takes.
         """
         paths = [Path(path) for path in ensure_tuple(data)]
-        if self.many:
-            return self.load(paths)
-        volumes = [self.load([path]) for path in paths]
+        try:
+            if self.many:
+                return self.load(paths)
+            volumes = [self.load([path]) for path in paths]
+        except InputError as error:
+            if isinstance(data, tuple):
+                return _Refused(error)
+            raise
         return volumes[0] if len(volumes) == 1 else volumes
 
     def load(self, paths: Sequence[Path]) -> SourceVolume:
@@ -190,12 +206,16 @@ class CheckedReader(ImageReader):
     def _read(self, paths: Sequence[Path]) -> SourceVolume:
         """Reads the volume; anything may be raised."""
 
-    def get_data(self, img: SourceVolume | Sequence[SourceVolume]) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    def get_data(
+        self, img: SourceVolume | Sequence[SourceVolume] | _Refused
+    ) -> tuple[npt.NDArray[Any], dict[str, Any]]:
         """Voxels ``(X, Y, Z)`` and MONAI's meta data; several volumes become channels ``(C, X, Y, Z)``.
 
         Raises:
-            InputError: several volumes that do not have one shape.
+            InputError: several volumes that do not have one shape, or what `read` refused.
         """
+        if isinstance(img, _Refused):
+            raise img.error
         volumes = [img] if isinstance(img, SourceVolume) else list(img)
         first = volumes[0]
         for other in volumes[1:]:
