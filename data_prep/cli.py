@@ -1,4 +1,4 @@
-"""`python -m data_prep`: make, split and check cohorts."""
+"""`python -m data_prep`: make, convert, split and check cohorts."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from data_prep.commands import check, simulate, split
+from data_prep.commands import check, convert, simulate, split
 from grn_monai.errors import InputError
 
 __all__ = ["main"]
 
 _EPILOG = """\
 A cohort is a folder with images/, labels/ and dataset.json. `python -m data_prep COMMAND --help` has examples.
-Exit codes: 0 all well, 1 faults found by `check`, 2 bad usage or input, 130 stopped by the user.
+Exit codes: 0 all well, 1 faults found by `check` or scans that `convert` had to leave out, 2 bad usage or input,
+130 stopped by the user.
 """
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m data_prep",
-        description="Make, split and check cohorts of labelled volumes.",
+        description="Make, convert, split and check cohorts of labelled volumes.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (simulate, split, check):
+    for command in (simulate, convert, split, check):
         command.add_parser(commands)
     return parser
 
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments without the program's name; those of the process when not given.
 
     Returns:
-        Exit code: 0 all well, 1 faults found, 2 bad input, 130 stopped by the user.
+        Exit code: 0 all well, 1 faults or failed scans, 2 bad input, 130 stopped by the user.
     """
     args = _parser().parse_args(argv)
     try:

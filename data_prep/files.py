@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import io
 import json
 import os
 from pathlib import Path
@@ -13,7 +12,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from grn_monai.files import write_whole
+from grn_monai.files import replacing, write_whole
 
 __all__ = ["relative_items", "write_json", "write_nifti"]
 
@@ -25,23 +24,27 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     write_whole(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
 
 
-def write_nifti(path: Path, data: NDArray[np.uint8], affine: NDArray[np.float64]) -> None:
+def write_nifti(path: Path, data: NDArray[Any], affine: NDArray[np.float64]) -> None:
     """Write a gzipped NIfTI in mm whose bytes depend on the data and the affine alone.
+
+    Beside the data it takes memory for one slab only.
 
     Args:
         path: ends in .nii.gz.
-        data: uint8 (X, Y, Z).
+        data: (X, Y, Z) in a type that NIfTI knows.
         affine: voxel to world, RAS+ mm.
     """
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
     image.set_qform(affine, code=1)
     image.set_sform(affine, code=1)
-    buffer = io.BytesIO()
-    # Without fixed name and time, gzip's header would differ between runs.
-    with gzip.GzipFile(filename="", mode="wb", fileobj=buffer, compresslevel=_GZIP_LEVEL, mtime=0) as file:
-        file.write(image.to_bytes())
-    write_whole(path, buffer.getvalue())
+    with (
+        replacing(path) as temporary,
+        temporary.open("wb") as target,
+        # Without fixed name and time, gzip's header would differ between runs.
+        gzip.GzipFile(filename="", mode="wb", fileobj=target, compresslevel=_GZIP_LEVEL, mtime=0) as file,
+    ):
+        image.to_stream(file)
 
 
 def relative_items(items: list[dict[str, Any]], folder: Path) -> list[dict[str, Any]]:

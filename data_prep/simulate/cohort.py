@@ -17,8 +17,8 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.files import write_json
+from data_prep.preview import write_preview
 from data_prep.simulate.anatomy import draw_subject
-from data_prep.simulate.preview import write_preview
 from data_prep.simulate.scan import scan_parameters, write_scan
 from data_prep.simulate.settings import Scan, Settings, plan_scans
 from grn_monai.errors import InputError

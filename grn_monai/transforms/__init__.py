@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .bmode import BMode, BModed, envelope, log_compress
 from .depth import DepthLast, DepthLastd, depth_order
 from .echo import ScaleEcho, ScaleEchod, echo_range, scale_echo
 from .load import LoadScan, LoadScand
@@ -21,6 +22,8 @@ from .slices import (
 
 __all__ = [
     "PLANES",
+    "BMode",
+    "BModed",
     "DepthLast",
     "DepthLastd",
     "LoadScan",
@@ -36,6 +39,8 @@ __all__ = [
     "decode_ordered",
     "depth_order",
     "echo_range",
+    "envelope",
+    "log_compress",
     "plane_axis",
     "resize_slices",
     "scale_echo",

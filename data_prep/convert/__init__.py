@@ -1,0 +1,1 @@
+"""A lab's own files to a cohort."""

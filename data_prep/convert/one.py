@@ -1,0 +1,117 @@
+"""One scan from its source files to its files in the cohort."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from data_prep.convert.deidentify import removed_metadata
+from data_prep.convert.read import read_image, read_label
+from data_prep.convert.source import Source
+from data_prep.files import write_nifti
+from grn_monai import transforms
+from grn_monai.data.readers import SourceVolume
+from grn_monai.data.readers.base import decoding
+from grn_monai.errors import InputError
+
+__all__ = ["Job", "convert_scan"]
+
+DYNAMIC_RANGE_DB = 60.0
+
+
+@dataclass(frozen=True)
+class Job:
+    """A source and where its files go; `label` is written only where the source has one."""
+
+    source: Source
+    image: Path
+    label: Path
+
+
+def convert_scan(job: Job) -> dict[str, Any]:
+    """Convert one scan; its image is written last, so that an image is there only if all of the scan is.
+
+    Returns:
+        What is worth recording, without anything that tells who was scanned: ``shape``, ``spacing_mm``, ``oriented``,
+        ``intensity`` (how voxels became grey values), ``facts`` of the reader, ``removed``, ``labelled``, ``seconds``,
+        and ``placement``.
+
+    Raises:
+        InputError: whatever is wrong with the files.
+    """
+    start = time.perf_counter()
+    source = job.source
+    volume = read_image(source)
+    voxels, intensity = _grey(source, volume)
+    _check_content(source, voxels)
+    label = read_label(source, volume)
+    if label is not None:
+        write_nifti(job.label, label, volume.affine)
+    write_nifti(job.image, voxels, volume.affine)
+    return {
+        "shape": list(voxels.shape),
+        "spacing_mm": [round(step, 6) for step in volume.spacing],
+        "oriented": volume.oriented,
+        "intensity": intensity,
+        "facts": dict(volume.facts),
+        "removed": removed_metadata(source),
+        "labelled": label is not None,
+        "seconds": round(time.perf_counter() - start, 2),
+        "placement": dict(volume.placement),
+    }
+
+
+def _grey(source: Source, volume: SourceVolume) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """B-mode grey values of ultrasound; CT and MR, and volumes that are pictures already, stay as they are."""
+    told = source.options.data or volume.facts.get("scale")
+    kept = source.modality != "US" or (source.kind in ("volume", "dicom-series") and told is None)
+    if kept or told == "grey" or (told is None and volume.voxels.dtype == np.uint8):
+        return volume.voxels, {"kind": "as stored"}
+    if told is None and volume.voxels.dtype.kind != "c":
+        mend = "Give --data rf, iq, linear (an envelope), db (log-compressed) or grey."
+        found = f"{volume.voxels.dtype} numbers of unknown kind"
+        raise InputError(volume.path, found, "what the numbers are", mend)
+    return _bmode(source, volume, told or "iq")
+
+
+def _bmode(source: Source, volume: SourceVolume, kind: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
+    """Grey values 0 to 255 of signals, envelopes or decibels."""
+    voxels = volume.voxels
+    reference = _reference(source.options.reference or "max")
+    dynamic_range = source.options.dynamic_range_db or DYNAMIC_RANGE_DB
+    if kind == "db" and (db_range := volume.facts.get("db_range")) and source.options.reference is None:
+        # The file says what its numbers mean: its highest value is white, and its range is shown, if none is asked for.
+        low, high = (float(end) for end in db_range)
+        voxels, reference = (voxels - high if high else voxels), "unit"
+        dynamic_range = source.options.dynamic_range_db or high - low
+    bmode = transforms.BMode(kind, dynamic_range, reference)
+    with decoding(volume.path):
+        grey = bmode.compress(voxels)
+    return grey, {"kind": kind, "dynamic_range_db": dynamic_range, "reference": reference}
+
+
+def _reference(text: str) -> float | Literal["max", "unit"]:
+    if text == "max":
+        return "max"
+    try:
+        return float(text)
+    except ValueError as error:
+        raise InputError("--reference", repr(text), '"max" or a percentile', "Take for example 99.9.") from error
+
+
+def _check_content(source: Source, voxels: npt.NDArray[Any]) -> None:
+    if voxels.dtype.kind == "c":
+        mend = "Give --data iq."
+        raise InputError(source.files[0], "complex numbers", "grey values", mend)
+    low, high = voxels.min(), voxels.max()
+    if voxels.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):
+        mend = "Replace them before the export, for example by the lowest grey value."
+        raise InputError(source.files[0], "voxels that are NaN or infinite", "finite grey values", mend)
+    if low == high:
+        mend = "Check the export: the volume holds no picture."
+        raise InputError(source.files[0], f"a constant volume (every voxel is {low:g})", "grey values that vary", mend)
