@@ -226,7 +226,8 @@ def _write_maps(
     if maps in ("png", "both"):
         picture = stem.with_name(f"{stem.name}_thickness.png")
         title = f"{entry['scan']}: thickness along the A-line"
-        write_map_picture(picture, title, measured.maps, label_set.names, entry["spacing_mm"])
+        cut = [layer["label"] for layer in entry["layers"] if layer["cut_percent"]]
+        write_map_picture(picture, title, measured.maps, label_set.names, entry["spacing_mm"], cut)
         entry["map"] = picture.relative_to(out).as_posix()
     if maps in ("nifti", "both"):
         for kind, volumes in (("thickness", measured.maps), ("normal_thickness", measured.normal_maps)):

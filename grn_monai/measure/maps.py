@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,12 @@ _ABSENT = "#d9d9d9"
 
 
 def write_map_picture(
-    path: Path, title: str, maps: Mapping[int, Map], names: Mapping[int, str], spacing: Sequence[float]
+    path: Path,
+    title: str,
+    maps: Mapping[int, Map],
+    names: Mapping[int, str],
+    spacing: Sequence[float],
+    cut: Collection[int] = (),
 ) -> None:
     """Draws the thickness maps of all layers of a scan, seen from the probe.
 
@@ -29,6 +34,7 @@ def write_map_picture(
         maps: label to (X, Y) thickness along the A-line in mm, 0 where the layer is absent (grey in the picture).
         names: label to layer name.
         spacing: voxel size (X, Y, Z) in mm; both lateral axes are drawn to one scale.
+        cut: labels that reach the deepest voxel somewhere, so that their thickness is a lower bound.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -54,6 +60,8 @@ def write_map_picture(
             interpolation="nearest",
         )  # fmt: skip
         mean = f"mean {present.mean():.2f} mm" if present.size else "absent"
+        if label in cut:
+            mean = mean.replace("mean", "mean at least") + " (cut by the field of view)"
         ax.set_title(f"{names.get(label, label)}\n{mean}", fontsize=8)
         ax.tick_params(labelsize=7)
         bar = figure.colorbar(picture, ax=ax, fraction=0.05, pad=0.02)
