@@ -1,0 +1,212 @@
+"""``grn-monai seg``: segmentations of a cohort's scans, back in the format that each scan came in."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from grn_monai.errors import InputError
+
+__all__ = ["LINK_FORMAT", "Returned", "add_parser", "read_link", "return_segmentations"]
+
+LINK_FORMAT = "grn-monai link 1"
+"""``format`` of the link file that `python -m data_prep convert` writes."""
+
+OK, SOME_FAILED = 0, 1
+_DICOM_KINDS = ("dicom-series", "dicom-us", "dicom-enhanced-us")
+_CONVERT = "Give the link file that `python -m data_prep convert` wrote beside the cohort."
+
+
+@dataclass
+class Returned:
+    """Outcome of `return_segmentations`.
+
+    Attributes:
+        files: scan name to the file written.
+        notes: scan name to what is worth knowing: labels that no voxel has, identifiers that the source lacked.
+        failures: scan name to one line that says what was wrong.
+    """
+
+    files: dict[str, Path] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+
+
+def read_link(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
+    """The scans of a link file: what each cohort image was made from.
+
+    Raises:
+        InputError: it is missing, no JSON, or not a link file.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"no readable JSON ({error})", "a link file", _CONVERT) from error
+    scans = content.get("scans") if isinstance(content, dict) else None
+    if not isinstance(scans, dict) or content.get("format") != LINK_FORMAT:
+        raise InputError(path, "another kind of JSON", f'"format": "{LINK_FORMAT}" and "scans"', _CONVERT)
+    for name, scan in scans.items():
+        faults = [key for key in ("kind", "image") if not isinstance(scan, dict) or not isinstance(scan.get(key), str)]
+        if faults or not isinstance(scan.get("files", []), list):
+            expected = "kind and image as text, files as a list"
+            raise InputError(path, f"a faulty entry for scan {name}", expected, _CONVERT)
+    return scans
+
+
+def _label_names(path: str | PathLike[str]) -> dict[int, str]:
+    """Label value to name, of a decathlon-style dataset.json (either way round)."""
+    path = Path(path)
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))["labels"]
+        pairs = [(key, value) if str(key).isdigit() else (value, key) for key, value in labels.items()]
+        return {int(value): str(name) for value, name in pairs}
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        found = f"no label names ({type(error).__name__}: {error})"
+        raise InputError(path, found, '"labels": {"0": "background", …}', "Give the cohort's dataset.json.") from error
+
+
+def _return_one(scan: Mapping[str, Any], prediction: Path, out: Path, names: Mapping[int, str]) -> tuple[Path, Any]:
+    import numpy as np
+
+    from grn_monai.data.volume import read_header, read_volume, scan_name
+    from grn_monai.dicom.lattice import labels_on_grid
+    from grn_monai.dicom.seg import write_dicom_seg
+    from grn_monai.files import write_whole
+
+    stem = scan_name(scan["image"])
+    volume = read_volume(prediction, kind="label", num_classes=max(names) + 1)
+    image = read_header(scan["image"])
+    affine = np.asarray(volume.affine, dtype=np.float64)
+    labels = labels_on_grid(prediction, np.asarray(volume[0]), affine, image.shape, image.affine)
+    if scan["kind"] not in _DICOM_KINDS:
+        ending = prediction.name[len(scan_name(prediction)) :]
+        return write_whole(out / f"{stem}_seg{ending}", prediction.read_bytes()), None
+    written = write_dicom_seg(
+        labels,
+        scan.get("files", []),
+        out / f"{stem}_seg.dcm",
+        affine=image.affine,
+        placement=scan.get("placement") or None,
+        names=names,
+    )
+    return written.path, written
+
+
+def return_segmentations(
+    predictions: str | PathLike[str],
+    link: str | PathLike[str],
+    out: str | PathLike[str],
+    labels_from: str | PathLike[str] | None = None,
+    suffix: str = "_seg",
+    progress: Callable[[Iterable[str]], Iterable[str]] | None = None,
+) -> Returned:
+    """Writes a DICOM segmentation for each scan that came as DICOM, and copies the label volume of the others.
+
+    A scan that fails is listed with its reason, and the others go on.
+
+    Args:
+        predictions: folder of label volumes, found as `grn_monai.metrics.folders.find_prediction` says.
+        link: the link file of the conversion.
+        out: gets ``NAME_seg.dcm`` or ``NAME_seg.nii.gz``; made if missing.
+        labels_from: dataset.json whose ``labels`` name the label values; default: the six layers.
+        suffix: what follows the scan's name in the predictions.
+        progress: wraps the scan names, for a progress bar.
+
+    Raises:
+        InputError: a faulty link file, a missing folder, or no scan at all could be written.
+    """
+    from grn_monai.data.volume import scan_name
+    from grn_monai.files import make_folder
+    from grn_monai.labels import LAYER_NAMES
+    from grn_monai.metrics.folders import find_prediction
+
+    folder, target = Path(predictions), Path(out)
+    if not folder.is_dir():
+        raise InputError(folder, "no folder", "a folder of label volumes", "Give the folder that inference wrote.")
+    scans = read_link(link)
+    if not scans:
+        raise InputError(link, "no scans", "at least one", _CONVERT)
+    names = dict(LAYER_NAMES) if labels_from is None else _label_names(labels_from)
+    stems = [scan_name(scan["image"]) for scan in scans.values()]
+    twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+    if twice:
+        mend = "Convert them into cohorts of their own."
+        raise InputError(link, f"images of one name ({', '.join(twice[:5])})", "a name for each scan", mend)
+    make_folder(target)
+    result = Returned()
+    for name in progress(scans) if progress else scans:
+        try:
+            prediction = find_prediction(folder, scans[name]["image"], suffix)
+            path, written = _return_one(scans[name], prediction, target, names)
+        except (ValueError, OSError) as error:  # InputError is a ValueError
+            result.failures[name] = str(error)
+            continue
+        result.files[name] = path
+        if written is not None and (written.empty or written.notes):
+            empty = (f"no voxel of {', '.join(written.empty)}",) if written.empty else ()
+            result.notes[name] = "; ".join((*empty, *written.notes))
+    if not result.files:
+        found = f"no scan that could be written ({len(result.failures)} tried)"
+        first = next(iter(result.failures.values()))
+        raise InputError(folder, found, "label volumes of the scans in the link file", f"The first failure: {first}")
+    return result
+
+
+def add_parser(commands: Any) -> None:
+    """Adds ``seg`` to the subcommands of ``grn-monai``."""
+    parser = commands.add_parser(
+        "seg",
+        help="give label volumes back as DICOM segmentations",
+        description="Write the label volumes in PREDICTIONS in the format that their scans came in: NAME_seg.dcm, a\n"
+        "DICOM segmentation that refers to the scan's own files, where the scan was DICOM, and a copy of the\n"
+        "label volume otherwise. The link file tells which files a scan came from; `python -m data_prep\n"
+        "convert` writes it. A DICOM segmentation carries the patient and study of its scan: keep it where\n"
+        "the scan is kept.",
+        epilog="examples:\n"
+        "  grn-monai seg runs/us/predictions --link private/link.json --out private/segmentations\n"
+        "  grn-monai seg runs/ct/predictions --link private/link.json --out private/segmentations \\\n"
+        "      --labels-from data/ct/dataset.json\n\n"
+        "exit status: 0 done, 1 some scans failed (they are listed), 2 bad input",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of label volumes")
+    parser.add_argument("--link", required=True, metavar="LINK.json", help="link file of the conversion")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write; made if missing")
+    parser.add_argument(
+        "--labels-from", metavar="FILE", help="dataset.json that names the labels (default: the layers)"
+    )
+    parser.add_argument("--suffix", default="_seg", help="what follows the scan's name (default: _seg)")
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    result = return_segmentations(
+        options.predictions,
+        options.link,
+        options.out,
+        labels_from=options.labels_from,
+        suffix=options.suffix,
+        progress=lambda names: tqdm(names, unit="scan", disable=None),
+    )
+    for name, note in result.notes.items():
+        print(f"{name}: {note}")
+    print(f"{_scans(len(result.files))} written to {options.out}")
+    if not result.failures:
+        return OK
+    print(f"{_scans(len(result.failures))} failed:", file=sys.stderr)
+    for name, reason in result.failures.items():
+        print(f"  {name}: {reason}", file=sys.stderr)
+    return SOME_FAILED
+
+
+def _scans(count: int) -> str:
+    return "1 scan" if count == 1 else f"{count} scans"
