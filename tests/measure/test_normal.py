@@ -48,11 +48,22 @@ def test_tilted_slabs(grid: tuple, t: float, tilt_x: float, tilt_y: float) -> No
     found = normal_thickness_map(labels, 1, grid[0])
     known = found[np.isfinite(found)]
     assert known.size > 0.2 * found.size
-    # Untilted surfaces fall on the voxel grid, so that a voxel's depth is all that can be promised of each of them.
+    # A level surface falls on the voxel grid, so that a voxel's depth is all that can be promised. So it is, in part,
+    # with a tilt of one voxel down for every two or three across; other tilts average the grid out.
     assert abs(known.mean() - t) < grid[0][2]
     if max(abs(tilt_x), abs(tilt_y)) > 0.15:
-        assert abs(known.mean() - t) < 0.15 * grid[0][2]
-        assert np.sqrt(np.mean((known - t) ** 2)) < 0.3 * grid[0][2]
+        assert abs(known.mean() - t) < 0.4 * grid[0][2]
+        assert np.sqrt(np.mean((known - t) ** 2)) < 0.5 * grid[0][2]
+
+
+def test_slabs_of_many_tilts_on_the_whole() -> None:
+    errors = []
+    for i in range(12):
+        tilt_x, tilt_y = 0.5 * np.sin(1 + 2.4 * i), 0.5 * np.cos(1 + 2.4 * i)  # 0.5 rad all round
+        found = normal_thickness_map(slab(*FINE, 0.8 + 0.21 * i, tilt_x, tilt_y), 1, FINE[0])
+        errors.append(np.nanmean(found) - (0.8 + 0.21 * i))
+    assert np.abs(errors).max() < 0.01
+    assert abs(np.mean(errors)) < 0.002
 
 
 def test_the_a_line_overestimates_a_tilted_slab_by_the_cosine() -> None:
