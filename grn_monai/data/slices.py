@@ -20,7 +20,7 @@ from grn_monai.errors import InputError
 from grn_monai.labels import NUM_CLASSES
 from grn_monai.transforms.depth import depth_order
 from grn_monai.transforms.echo import scale_echo
-from grn_monai.transforms.slices import PLANES, plane_axis, resize_slices, take_slice
+from grn_monai.transforms.slices import PLANES, plane_axis, planes_within, resize_slices, take_slice
 
 __all__ = ["SliceDataset"]
 
@@ -52,7 +52,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
     Args:
         data: items with the file name ``"image"``, optionally ``"label"``, and optionally ``"subject"`` and
             ``"scan"``, by default see :func:`grn_monai.data.names.item_names`.
-        planes: which planes to cut, of ``"sagittal"`` and ``"transverse"``.
+        planes: which planes to cut, of ``"sagittal"`` and ``"transverse"``; of a single slice, only its own is.
         size: ``(H, W)`` of the slices, H being depth; ``None`` keeps the grid of the volume.
         transform: applied to each item, for example augmentation by MONAI's dictionary transforms; a sequence is
             composed.
@@ -95,7 +95,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
             raise InputError("SliceDataset", "no scans", "at least one", mend)
         self.data = data
         self.planes = (planes,) if isinstance(planes, str) else tuple(planes)
-        axes = [plane_axis(plane) for plane in self.planes]
+        for plane in self.planes:
+            plane_axis(plane)  # checks the option
         self.size = None if size is None else tuple(size)
         self.step = step
         self.transform = Compose(transform) if isinstance(transform, Sequence) else transform
@@ -107,8 +108,8 @@ class SliceDataset(Dataset[dict[str, Any]]):
         for number, item in enumerate(data):
             scan, shape = self._inspect(number, item)
             self._scans.append(scan)
-            for plane, axis in zip(self.planes, axes, strict=True):
-                self._runs.append(_Run(number, plane, len(range(0, shape[axis], step))))
+            for plane in planes_within(self.planes, shape):
+                self._runs.append(_Run(number, plane, len(range(0, shape[plane_axis(plane)], step))))
         self._ends: list[int] = np.cumsum([run.length for run in self._runs]).tolist()
 
     def _inspect(self, number: int, item: Mapping[str, Any]) -> tuple[_Scan, tuple[int, ...]]:

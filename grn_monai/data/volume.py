@@ -113,7 +113,8 @@ def read_header(path: str | PathLike[str]) -> VolumeHeader:
 
     Raises:
         InputError: the file is missing, a folder, empty, of an unsupported type or damaged; it is not
-            three-dimensional, has colour or vector voxels or complex numbers, or its affine cannot be inverted.
+            three-dimensional (one slice is, as ``(X, 1, Z)`` or ``(1, Y, Z)``), has colour or vector voxels or complex
+            numbers, or its affine cannot be inverted.
     """
     path = Path(path)
     _check_file(path)
@@ -131,8 +132,9 @@ def read_header(path: str | PathLike[str]) -> VolumeHeader:
         raise InputError(path, "complex numbers", "real grey values", "Export the envelope (B-mode) data instead.")
     if len(shape) > 3:
         raise InputError(path, f"{len(shape)}D data ({grid})", "a 3D volume", "Split the series into single volumes.")
-    if len(shape) < 3 or min(shape) < 2:
-        mend = f"Stack the slices into one volume as {_CONVERTED}."
+    # A single slice has its one voxel along the first or second axis; anything else may be a picture without depth.
+    if len(shape) < 3 or min(shape) < 1 or shape[2] < 2 or shape[:2] == (1, 1):
+        mend = f"Stack the slices into one volume as {_CONVERTED}; a single slice is (X, 1, Z) or (1, Y, Z)."
         raise InputError(path, f"a 2D image ({grid})", "a 3D volume with at least 2 voxels along each axis", mend)
     spacing = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * max(spacing.prod(), 1e-30):

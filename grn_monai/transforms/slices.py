@@ -22,6 +22,7 @@ __all__ = [
     "VolumeToSlices",
     "VolumeToSlicesd",
     "plane_axis",
+    "planes_within",
     "resize_slices",
     "slices_to_volume",
     "take_slice",
@@ -43,6 +44,24 @@ def plane_axis(plane: str) -> int:
     if plane not in PLANES:
         raise InputError("plane", repr(plane), " or ".join(map(repr, PLANES)), "Choose one of them.")
     return PLANES.index(plane)
+
+
+def planes_within(planes: Sequence[str], shape: Sequence[int]) -> tuple[str, ...]:
+    """Those planes whose slices of a volume are more than one voxel wide: of a single slice, only its own plane.
+
+    Args:
+        planes: of ``"sagittal"`` and ``"transverse"``.
+        shape: ``(X, Y, Z)`` of the volume in the scan frame.
+
+    Raises:
+        InputError: none is left.
+    """
+    left = tuple(plane for plane in planes if shape[1 - plane_axis(plane)] > 1)
+    if not left:
+        found = f"a volume of {' × '.join(map(str, shape))} voxels"
+        mend = "Add the other plane to the option planes."
+        raise InputError("planes", found, f"one with slices in the planes {', '.join(planes)}", mend)
+    return left
 
 
 def take_slice(volume: Array, plane: str, index: int) -> Array:

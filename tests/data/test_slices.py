@@ -103,6 +103,18 @@ def test_step_and_single_plane(data: list) -> None:
     assert torch.equal(slices[2]["image"], whole[8]["image"])
 
 
+def test_a_single_slice_is_cut_in_its_own_plane_only(tmp_path: Path) -> None:
+    voxels = np.random.default_rng(0).integers(0, 256, (9, 1, 12)).astype(np.uint8)
+    save(tmp_path / "one.nii.gz", voxels)
+    item = {"image": str(tmp_path / "one.nii.gz")}
+    data = SliceDataset([item], size=None)
+    assert data.describe()["slices"] == len(data) == 1
+    assert data[0]["plane"] == "transverse"
+    np.testing.assert_allclose(data[0]["image"][0], voxels[:, 0].T / 127.5 - 1, atol=1e-6)
+    with pytest.raises(InputError, match="planes"):
+        SliceDataset([item], planes=["sagittal"])
+
+
 def test_index_errors(data: list) -> None:
     slices = SliceDataset(data, **AXIS)
     assert torch.equal(slices[-1]["image"], slices[len(slices) - 1]["image"])

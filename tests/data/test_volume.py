@@ -162,6 +162,7 @@ FAULTS = {
     "garbage gz": ("a.nii.gz", lambda p: (p.write_bytes(gzip.compress(b"x" * 999)), p)[1], "cannot be", "Export"),
     "garbage mha": ("a.mha", lambda p: (p.write_text("ObjectType = Image\n"), p)[1], "cannot be decoded", "Export"),
     "2D": ("a.nii.gz", lambda p: save(p, grey((5, 6))), "a 2D image (5 × 6)", "Stack the slices"),
+    "no depth": ("a.nii.gz", lambda p: save(p, grey((1, 1, 6))), "a 2D image (1 × 1 × 6)", "(X, 1, Z)"),
     "one slice": ("a.nii.gz", lambda p: save(p, grey((5, 6, 1))), "a 2D image (5 × 6 × 1)", "Stack the slices"),
     "4D": ("a.nii.gz", lambda p: save(p, grey((5, 6, 7, 2))), "4D data (5 × 6 × 7 × 2)", "single volumes"),
     "NaN": ("a.nii.gz", _nan, "2 voxels that are NaN or infinite", "Replace them"),
