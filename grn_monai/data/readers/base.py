@@ -132,6 +132,7 @@ def decoding(path: str | PathLike[str]) -> Iterator[None]:
         raise InputError(path, found, "a smaller volume", "Use a machine with more memory, or crop it.") from error
     except Exception as error:  # the libraries raise dozens of unrelated types
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        lines = [line for line in lines if "Exception thrown in" not in line] or lines  # ITK's place in its source
         reason = f"{type(error).__name__}: {(lines or ['no reason given'])[0][:200]}"
         raise InputError(
             path, f"a file that cannot be decoded ({reason})", "a whole, readable file", _EXPORT_AGAIN
