@@ -31,19 +31,19 @@ class Check(NamedTuple):
 
 CHECKS: dict[str, Check] = {
     "plane_disagreement": Check(
-        "Planes disagree", "% of tissue voxels", 15.0,
+        "Planes disagree", "% of tissue voxels", 7.0,
         "The sagittal and the transverse prediction differ in {value:.1f} % of the tissue.",
         "The sagittal and the transverse prediction differ in {value:.1f} % of the tissue (limit {limit:g} %): look "
         "at the boundaries.",
     ),
     "sge_disagreement": Check(
-        "S(x) and S(G(x)) disagree", "% of tissue voxels", 15.0,
+        "S(x) and S(G(x)) disagree", "% of tissue voxels", 6.0,
         "Segmenting the scan with and without enhancement differs in {value:.1f} % of the tissue.",
         "Segmenting the scan with and without enhancement differs in {value:.1f} % of the tissue (limit {limit:g} "
         "%): the scan may be unlike those of the training.",
     ),
     "out_of_order": Check(
-        "Layers out of order before decoding", "% of A-lines", 30.0,
+        "Layers out of order before decoding", "% of A-lines", 25.0,
         "Before decoding, layers were out of order on {value:.1f} % of the A-lines.",
         "Before decoding, layers were out of order on {value:.1f} % of the A-lines (limit {limit:g} %): the decode "
         "had to choose.",
@@ -75,7 +75,13 @@ CHECKS: dict[str, Check] = {
         "Layers are out of order or interrupted on {value:.2g} % of the A-lines: use the ordered decode.",
     ),
 }  # fmt: skip
-"""Every check by name. A value above the limit asks for a look."""
+"""Every check by name. A value above the limit asks for a look.
+
+The limits of the first three are rounded from a simulated cohort: 40 scans of 14 subjects, segmented by a small GRN+
+trained on 16 others. They are the 95th percentiles (6.4, 5.6 and 21.8 %) of the 17 scans with a mean Dice of at least
+0.8; over all 40 the plane disagreement went with Dice at a rank correlation of −0.78, that of S(x) and S(G(x)) at
+−0.65 and the order at −0.62. They depend on the network and the scans: set them anew on your own. The limits of the
+field of view and of dark A-lines let a corner of the scan pass; missing labels and violated order never do."""
 
 _LAYERED = ("out_of_order", "field_of_view_bottom", "field_of_view_top", "dark_lines", "order_violations")
 _UNKNOWN = {
