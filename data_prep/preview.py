@@ -40,33 +40,36 @@ def write_preview(
     """
     picks = np.unique(np.linspace(0, len(scans) - 1, min(_MAX_SCANS, len(scans))).round().astype(int))
     shown = [scans[i] for i in picks]
-    values = [value for value in sorted(label_names) if value]
-    colours = {v: LAYER_COLOURS[(v - 1) % len(LAYER_COLOURS) + 1] for v in values}
     planes = [list(_planes(image, label, anatomical)) for _, image, label in shown]
+    present = {int(v) for scan in planes for plane in scan for v in np.unique(plane.classes)} - {0}
+    colours = {v: LAYER_COLOURS[(v - 1) % len(LAYER_COLOURS) + 1] for v in sorted(present)}
+    overlays = (False, True) if present else (False,)
+    rows = [(plane, overlay) for plane in (0, 1) for overlay in overlays]
     # A row is as high as its highest slice. Fixed margins in inches: a layout engine would draw everything twice.
-    ratios = [max(0.4, *(scan[row].size[1] / scan[row].size[0] for scan in planes)) for row in (0, 0, 1, 1)]
+    ratios = [max(0.4, *(scan[plane].size[1] / scan[plane].size[0] for scan in planes)) for plane, _ in rows]
     width, height = 0.8 + 2.0 * max(len(shown), 2), 1.05 + 2.05 * sum(ratios)
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     axes = figure.subplots(
-        4, len(shown), squeeze=False,
+        len(rows), len(shown), squeeze=False,
         gridspec_kw={
             "left": 0.7 / width, "right": 1 - 0.1 / width, "bottom": 0.75 / height, "top": 1 - 0.3 / height,
             "wspace": 0.08, "hspace": 0.04, "height_ratios": ratios,
         },
     )  # fmt: skip
     for column, (name, _, _) in enumerate(shown):
-        for row, (title, grey, classes, size) in enumerate(planes[column]):
-            for overlay in (False, True):
-                ax = axes[2 * row + overlay, column]
-                _draw(ax, grey, classes if overlay else None, size, colours)
-                if column == 0:
-                    ax.set_ylabel(title, fontsize=8)
-                else:
-                    ax.set_yticks([])
+        for row, (plane, overlay) in enumerate(rows):
+            title, grey, classes, size = planes[column][plane]
+            ax = axes[row, column]
+            _draw(ax, grey, classes if overlay else None, size, colours)
+            if column == 0:
+                ax.set_ylabel(title, fontsize=8)
+            else:
+                ax.set_yticks([])
         axes[0, column].set_title(name[-28:], fontsize=8)
-    handles = [Patch(color=colours[value], label=label_names[value]) for value in values]
-    figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
+    handles = [Patch(color=colour, label=label_names.get(v, str(v))) for v, colour in colours.items()]
+    if handles:
+        figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     write_whole(out, buffer.getvalue())

@@ -74,7 +74,7 @@ def convert_cohort(request: Request, progress: bool = True) -> Summary:
     link = Link(request.link, request.out)
     known = link.names()
     link.scans = {scan: entry for scan, entry in link.scans.items() if entry["record"] is not None}
-    summary = Summary(notes=list(plan.notes))
+    summary = Summary(notes=_remarks(plan))
     jobs: dict[str, Job] = {}
     for source, named in zip(plan.sources, name_scans(plan.sources, key, known), strict=True):
         if isinstance(named, InputError):
@@ -101,6 +101,17 @@ def convert_cohort(request: Request, progress: bool = True) -> Summary:
     summary.sections = {section: len(cohort[section]) for section in SECTIONS}
     _preview(request.out, cohort, plan.label_names)
     return summary
+
+
+def _remarks(plan: Plan) -> list[str]:
+    remarks = list(plan.notes)
+    modalities = sorted({source.modality for source in plan.sources})
+    if len(modalities) > 1:
+        remarks.append(f"the cohort mixes {' and '.join(modalities)}; a bundle is for one of them: convert them apart")
+    if plan.passed_over:
+        counts = ", ".join(f"{count} {kind}" for kind, count in sorted(plan.passed_over.items()))
+        remarks.append(f"passed over as no scans: {counts}")
+    return remarks
 
 
 def _paths(out: Path, scan: str) -> tuple[Path, Path]:
@@ -237,8 +248,8 @@ def _removed_table(done: dict[str, dict[str, Any]]) -> str:
     writer.writerow(["scan", "attributes removed", "further attributes", "private attributes", "burned-in text"])
     for scan, record in done.items():
         removed = record["removed"]
-        picture = [record["facts"][key] for key in ("burned_in", "removed") if key in record["facts"]]
-        row = [scan, " ".join(removed["attributes"]), removed["others"], removed["private"], "; ".join(picture)]
+        picture = record["facts"].get("removed") or record["facts"].get("burned_in", "")
+        row = [scan, " ".join(removed["attributes"]), removed["others"], removed["private"], picture]
         writer.writerow(row)
     return text.getvalue()
 

@@ -22,7 +22,7 @@ _IDENTIFYING = (
     "SeriesDate", "AcquisitionDate", "ContentDate", "AcquisitionDateTime", "InstanceCreationDate", "StudyTime",
     "SeriesTime", "AcquisitionTime", "ContentTime", "StudyDescription", "SeriesDescription", "ProtocolName",
     "ImageComments", "DeviceSerialNumber", "PerformedProcedureStepDescription", "RequestedProcedureDescription",
-    "RequestAttributesSequence", "OverlayData",
+    "RequestAttributesSequence",
 )  # fmt: skip
 
 
@@ -48,6 +48,8 @@ def _dicom(path: Path) -> dict[str, Any]:
 
     data = pydicom.dcmread(path, stop_before_pixels=True)
     attributes = [name for name in _IDENTIFYING if name in data]
+    if any(element.tag.group & 0xFF00 == 0x6000 for element in data):
+        attributes.append("overlays")
     private = sum(1 for element in data if element.tag.is_private)
     return {"attributes": attributes, "others": len(data) - len(attributes) - private, "private": private}
 

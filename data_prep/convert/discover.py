@@ -143,7 +143,10 @@ def discover(folder: Path) -> Found:
         else:
             files.setdefault(kind, []).append(path)
     dicom = files.pop("dicom", [])
-    sources = [*_file_sources(files, folder), *dicom_sources(dicom)]
+    scans = list(dicom_sources(dicom))
+    if others := len(dicom) - sum(len(source.files) for source in scans):
+        passed_over["DICOM that is no ultrasound, CT or MR image"] = others
+    sources = [*_file_sources(files, folder), *scans]
     return Found(sorted(sources, key=lambda s: s.files[0]), passed_over)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,29 @@ def convert_scan(job: Job) -> dict[str, Any]:
     Raises:
         InputError: whatever is wrong with the files.
     """
+    try:
+        return _convert(job)
+    except InputError as error:
+        raise InputError(error.where, error.found, error.expected, error.mend + _hint(error.mend)) from error
+
+
+# The readers name their own options; this is what they are called on the command line.
+_COMMAND_LINE = {
+    r"\bspacing\b": "--spacing X Y Z",
+    r"\bframe_spacing\b": "--frame-spacing MM",
+    r"\bregion(=|\b.*option)|option region": "--region N",
+    r"\boption volume|volume=": "--volume N",
+    r"\baxes\b": "--axes ORDER",
+    r"\bvariable\b|option name": "--variable NAME",
+}
+
+
+def _hint(mend: str) -> str:
+    flags = [flag for words, flag in _COMMAND_LINE.items() if re.search(words, mend) and flag.split()[0] not in mend]
+    return f" On the command line: {', '.join(flags)}." if flags else ""
+
+
+def _convert(job: Job) -> dict[str, Any]:
     start = time.perf_counter()
     source = job.source
     volume = read_image(source)
