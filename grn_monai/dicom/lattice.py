@@ -14,7 +14,7 @@ from grn_monai.errors import InputError
 
 __all__ = ["labels_on_frames", "labels_on_grid", "labels_on_planes"]
 
-_TOLERANCE = 0.05  # voxels; headers round positions to some digits
+_TOLERANCE = 0.1  # voxels; headers round positions, and slices may lie a little off their grid
 _RESAMPLE = "Resample the labels onto the grid of the scan with nearest neighbour."
 _FRAME_AXES = ("column", "frame", "row")
 
@@ -26,7 +26,7 @@ def _integer_map(path: str | PathLike[str], matrix: Affine, shape: Sequence[int]
     """A map between indices ``(4, 4)`` rounded to a signed permutation and a shift.
 
     Raises:
-        InputError: it is none, to 0.05 voxels over a grid of that shape.
+        InputError: it is none, to 0.1 voxels over a grid of that shape.
     """
     whole = np.rint(matrix).astype(np.int64)
     corners = np.array(list(itertools.product(*[(0, n - 1) for n in shape])))

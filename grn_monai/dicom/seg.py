@@ -6,16 +6,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from os import PathLike
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from grn_monai.dicom.codes import LUMBAR_REGION, Concept, segment_code
-from grn_monai.dicom.sources import Source, read_source
 from grn_monai.errors import InputError
 from grn_monai.files import replacing
 from grn_monai.labels import LAYER_COLOURS, LAYER_NAMES
+
+if TYPE_CHECKING:
+    from grn_monai.dicom.sources import Source
 
 __all__ = ["WrittenSegmentation", "write_dicom_seg"]
 
@@ -81,6 +83,8 @@ def write_dicom_seg(
         InputError: the labels are faulty or all background, a source file is missing or damaged, labels and source do
             not fit, highdicom is not installed, or the file cannot be written.
     """
+    from grn_monai.dicom.sources import read_source
+
     where: str | PathLike[str] = "labels"
     known = dict(names or LAYER_NAMES)
     if isinstance(labels, str | PathLike):
@@ -219,13 +223,16 @@ def _build(
 def _refer(dataset: Any, source: Source) -> None:
     """Puts in the true frame numbers and the true SOP class of the source, and takes stand-in places out."""
     plane_of = {str(image.SOPInstanceUID): plane for plane, image in enumerate(source.images, start=1)}
+    done: dict[int, int] = {}  # the frames of several segments share one item, which must be changed once
     for frame in dataset.PerFrameFunctionalGroupsSequence:
         image = frame.DerivationImageSequence[0].SourceImageSequence[0]
-        plane = plane_of[str(image.ReferencedSOPInstanceUID)]
-        if source.frames is not None:
-            plane = int(image.ReferencedFrameNumber)
-            image.ReferencedFrameNumber = source.frames[plane - 1]
-        image.ReferencedSOPClassUID = source.class_uid
+        if id(image) not in done:
+            done[id(image)] = plane_of[str(image.ReferencedSOPInstanceUID)]
+            if source.frames is not None:
+                done[id(image)] = int(image.ReferencedFrameNumber)
+                image.ReferencedFrameNumber = source.frames[done[id(image)] - 1]
+            image.ReferencedSOPClassUID = source.class_uid
+        plane = done[id(image)]
         if not source.has_geometry:
             del frame.PlanePositionSequence
             frame.FrameContentSequence[0].StackID = "1"

@@ -73,6 +73,21 @@ def _completed(headers: Sequence[Any], path: Path) -> tuple[str, ...]:
     return tuple(notes)
 
 
+def _inside(path: Path) -> list[Path]:
+    """The DICOM files of a folder, or the file itself."""
+    if not path.is_dir():
+        return [path]
+    found = []
+    for file in sorted(path.iterdir()):
+        if file.is_file() and file.name.upper() != "DICOMDIR":
+            with file.open("rb") as stream:
+                if stream.read(132)[128:] == b"DICM":
+                    found.append(file)
+    if not found:
+        raise InputError(path, "no DICOM files", "the files of the scan", _ONE_EXPORT)
+    return found
+
+
 def read_source(
     files: Sequence[str | PathLike[str]],
     labels_path: str | PathLike[str],
@@ -84,7 +99,7 @@ def read_source(
     """Reads the headers of the source files and brings the labels onto their planes.
 
     Args:
-        files: of one series, or one multi-frame file.
+        files: of one series (or its folder), or one multi-frame file.
         labels_path: named in errors.
         labels: ``(X, Y, Z)``.
         affine: voxel index to RAS in mm; used for series.
@@ -96,7 +111,7 @@ def read_source(
     """
     if not files:
         raise InputError(labels_path, "no source files", "the DICOM files of the scan", _ONE_EXPORT)
-    paths = [Path(file) for file in files]
+    paths = [path for file in files for path in _inside(Path(file))]
     for path in paths:
         if not path.is_file():
             mend = "Put the scan back where it was converted from, or convert it again."
