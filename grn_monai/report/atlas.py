@@ -28,6 +28,7 @@ __all__ = [
     "SCAN_PLANES",
     "Plane",
     "ScanPictures",
+    "Still",
     "even_slices",
     "picture_uri",
     "scan_pictures",
@@ -71,18 +72,25 @@ ANATOMICAL_PLANES = (
 """Of a volume whose axes run to the left, posterior and inferior: the patient's right is on the left of the picture."""
 
 
+class Still(NamedTuple):
+    """A picture of one slice with its layers: data URI, and its width in mm."""
+
+    uri: str
+    width_mm: float
+
+
 @dataclass
 class ScanPictures:
     """What the page holds of one scan.
 
     Attributes:
         content: JSON-ready content for the viewer; empty where nothing could be read.
-        stills: title of the plane to the middle slice as data URI, for a page without JavaScript.
+        stills: title of the plane to the middle slice, for a page without JavaScript.
         notes: what is missing or does not fit.
     """
 
     content: dict[str, Any] = field(default_factory=dict)
-    stills: dict[str, str] = field(default_factory=dict)
+    stills: dict[str, Still] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
 
@@ -215,18 +223,20 @@ def _still(
     spacing: Sequence[float],
     grey: tuple[float, float],
     lut: Bytes,
-) -> str:
-    index = image.shape[plane.axis] // 2
-    ends = [(image.shape[i] * spacing[i], spacing[i]) for i in (plane.across, plane.down)]
-    steps = (ends[0][1], ends[1][1])
-    pixel = max(min(steps), max(size for size, _ in ends) / MAX_PIXELS)
+) -> Still:
+    index, steps = image.shape[plane.axis] // 2, (spacing[plane.across], spacing[plane.down])
+    width, height = image.shape[plane.across] * steps[0], image.shape[plane.down] * steps[1]
+    pixel = max(min(steps), max(width, height) / MAX_PIXELS)
 
     def cut(volume: npt.NDArray[Any]) -> npt.NDArray[Any]:
         flat = volume.take(index, plane.axis)
         return to_isotropic(flat if plane.across < plane.down else flat.T, steps, pixel)
 
     picture = np.clip((cut(image) - grey[0]) / (grey[1] - grey[0]), 0, 1)
-    return picture_uri(overlay(picture, cut(labels), lut))
+    shown = overlay(picture, cut(labels), lut)
+    # A coarse grid is drawn larger, since the colours of a lossy picture have half the resolution of its grey.
+    times = max(1, MAX_PIXELS // max(shown.shape[:2]))
+    return Still(picture_uri(shown.repeat(times, 0).repeat(times, 1)), round(width, 4))
 
 
 def _anatomical(image: npt.NDArray[Any], labels: Bytes, affine: npt.ArrayLike) -> tuple[Any, Any, list[int]]:

@@ -145,7 +145,9 @@ def _sections(
                 depth,
             )
         if pictures.content:
-            sizes.scans.append(sum(map(len, pictures.stills.values())) + len(json.dumps(pictures.content)))
+            sizes.scans.append(
+                sum(len(still.uri) for still in pictures.stills.values()) + len(json.dumps(pictures.content))
+            )
         yield _Section(
             entry,
             _scan_facts(scan),
