@@ -5,11 +5,15 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from grn_monai.files import replacing, write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["write_map_picture", "write_maps_nifti"]
 
@@ -43,14 +47,23 @@ def write_map_picture(
     rows = -(-len(maps) // columns)
     nx, ny = next(iter(maps.values())).shape
     width, height = nx * float(spacing[0]), ny * float(spacing[1])
-    tall = min(max(height / width, 0.4), 2.5)
-    figure = Figure(figsize=(0.4 + 3.3 * columns, 0.5 + (0.75 + 2.45 * tall) * rows), layout="constrained")
+    # Places in inches: a layout engine would draw everything twice, and take twice the time.
+    side = 2.5 / max(width, height)
+    box = (0.45, 0.4, width * side, height * side)  # left and bottom of the axes in their cell, and their size
+    cell = (box[0] + box[2] + 0.85, box[1] + box[3] + 0.45)
+    size = (cell[0] * columns, cell[1] * rows + 0.3)
+    figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
-    figure.suptitle(title, fontsize=10)
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
-    for ax in axes[len(maps) :]:
-        ax.set_axis_off()
-    for ax, (label, thickness) in zip(axes, maps.items(), strict=False):
+    figure.suptitle(title, fontsize=10, y=1 - 0.12 / size[1], va="top")
+    corners = [(cell[0] * (i % columns), size[1] - 0.3 - cell[1] * (i // columns + 1)) for i in range(len(maps))]
+
+    def place(corner: tuple[float, float], left: float, wide: float) -> Axes:
+        x, y = corner[0] + left, corner[1] + box[1]
+        found: Axes = figure.add_axes((x / size[0], y / size[1], wide / size[0], box[3] / size[1]))
+        return found
+
+    for index, (corner, (label, thickness)) in enumerate(zip(corners, maps.items(), strict=True)):
+        ax = place(corner, box[0], box[2])
         present = thickness[thickness > 0]
         top = float(np.percentile(present, 99.5)) if present.size else 1.0
         shown = np.ma.masked_equal(thickness, 0).T
@@ -64,10 +77,9 @@ def write_map_picture(
             mean = mean.replace("mean", "mean at least") + " (cut by the field of view)"
         ax.set_title(f"{names.get(label, label)}\n{mean}", fontsize=8)
         ax.tick_params(labelsize=7)
-        bar = figure.colorbar(picture, ax=ax, fraction=0.05, pad=0.02)
+        bar = figure.colorbar(picture, cax=place(corner, box[0] + box[2] + 0.08, 0.1))
         bar.ax.tick_params(labelsize=7)
         bar.set_label("mm", fontsize=7)
-    for index, ax in enumerate(axes[: len(maps)]):
         ax.set_xlabel("x in mm" if index + columns >= len(maps) else "", fontsize=7)
         ax.set_ylabel("y in mm" if index % columns == 0 else "", fontsize=7)
     buffer = io.BytesIO()

@@ -123,6 +123,7 @@ def _order(repeat: Any) -> tuple[int, float, str]:
 def repeatability(scans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Repeatability of every measure over the scans that share subject, side and site.
 
+    Only scans that name their ``site`` or ``repeat`` count: two scans of one side without either may show two places.
     Repeats are told by ``repeat`` where every scan of the sites with repeats has one, else by their order in the
     list. Sites without all repeats are left out and counted; which repeats are taken is what keeps most measurements.
     The two sides of a subject count as two sites, as in the published studies; they are not independent, so the
@@ -142,7 +143,8 @@ def repeatability(scans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     places: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
     for scan in scans:
-        places.setdefault((scan["subject"], scan.get("side"), scan.get("site")), []).append(scan)
+        if scan.get("site") is not None or scan.get("repeat") is not None:
+            places.setdefault((scan["subject"], scan.get("side"), scan.get("site")), []).append(scan)
     repeated = [group for group in places.values() if len(group) > 1]
     if not repeated:
         return []
@@ -204,7 +206,7 @@ def bland_altman_figure(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     Returns:
         A PNG, or None where there is nothing to draw.
     """
-    drawn = [row for row in rows if row["bland_altman"]]
+    drawn = [row for row in rows if row["bland_altman"] and row["label"]]
     measures = [m for m in ("thickness", "echo", "volume", "area_axial") if any(r["measure"] == m for r in drawn)]
     layers = list(dict.fromkeys((row["label"], row["layer"]) for row in drawn if row["measure"] in measures))
     if not measures:
@@ -212,9 +214,17 @@ def bland_altman_figure(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(0.4 + 3.4 * len(measures), 0.5 + 2.3 * len(layers)), layout="constrained")
+    # Fixed margins in inches: a layout engine would draw everything twice.
+    width, height = 0.3 + 3.4 * len(measures), 0.6 + 2.5 * len(layers)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    axes = figure.subplots(len(layers), len(measures), squeeze=False)
+    axes = figure.subplots(
+        len(layers), len(measures), squeeze=False,
+        gridspec_kw={
+            "left": 0.7 / width, "right": 1 - 0.15 / width, "bottom": 0.65 / height, "top": 1 - 0.65 / height,
+            "wspace": 0.28, "hspace": 0.55,
+        },
+    )  # fmt: skip
     by_key = {(row["label"], row["layer"], row["measure"]): row for row in drawn}
     for i, layer in enumerate(layers):
         for j, measure in enumerate(measures):
@@ -223,7 +233,8 @@ def bland_altman_figure(rows: Sequence[Mapping[str, Any]]) -> bytes | None:
                 axes[i, j].set_axis_off()
             else:
                 _plot(axes[i, j], found)
-    figure.suptitle("Repeats of a site: difference (second − first) against mean, bias and limits of agreement")
+    title = "Repeats of a site: difference (later − earlier) against mean, bias and limits of agreement"
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100, metadata={"Software": None})
     return buffer.getvalue()
@@ -235,7 +246,7 @@ def _plot(ax: Any, row: Mapping[str, Any]) -> None:
     for number, ((a, b), pair) in enumerate(zip(pairs, row["bland_altman"], strict=True)):
         marker, colour = _PAIR_STYLES[number % len(_PAIR_STYLES)]
         mean, difference = values[:, [a, b]].mean(axis=1), values[:, b] - values[:, a]
-        label = f"{pair['second']} − {pair['first']}"
+        label = f"repeat {pair['second']} − {pair['first']}"
         ax.plot(mean, difference, marker, color=colour, ms=4, alpha=0.75, label=label)
         ax.axhline(pair["bias"], color=colour, lw=1)
         for end in ("lower", "upper"):
@@ -245,4 +256,5 @@ def _plot(ax: Any, row: Mapping[str, Any]) -> None:
     ax.set_xlabel(f"mean of two in {row['unit']}", fontsize=7)
     ax.set_ylabel(f"difference in {row['unit']}", fontsize=7)
     ax.tick_params(labelsize=7)
-    ax.legend(fontsize=6, frameon=False)
+    if len(pairs) > 1:
+        ax.legend(fontsize=6, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=3, frameon=False)

@@ -99,7 +99,8 @@ def entry(subject: str, value: float, **keys: Any) -> dict[str, Any]:
         "volume_ml": value / 10,
         "area_cm2": None,
     }
-    return {"subject": subject, "side": None, "site": None, "repeat": None, "layers": [layer], "fascia": None, **keys}
+    where = {"subject": subject, "side": None, "site": "L3", "repeat": None}
+    return {**where, "layers": [layer], "fascia": None, **keys}
 
 
 def entries(x: np.ndarray, **keys: Any) -> list[dict[str, Any]]:
@@ -150,6 +151,7 @@ def test_repeat_keys_decide_the_columns() -> None:
 
 def test_too_few_or_all_alike_says_so() -> None:
     assert repeatability(entries(table(5, 1))) == []
+    assert repeatability(entries(table(5, 2), site=None)) == [], "perhaps two places"
     row = repeatability(entries(table(2, 3)))[0]
     assert row["note"] == "2 sites have all repeats; at least 3 are needed"
     assert row["icc"] is None
@@ -164,10 +166,10 @@ def test_too_few_or_all_alike_says_so() -> None:
 def test_left_right() -> None:
     scans = [
         entry("a", 2.0, side="left"), entry("a", 3.0, side="left"), entry("a", 3.5, side="right"),
-        entry("a", 9.0, side="left", site="L3"), entry("b", 1.0, side="right"), entry("c", 1.0),
+        entry("a", 9.0, side="left", site="L5"), entry("b", 1.0, side="right"), entry("c", 1.0),
     ]  # fmt: skip
     rows = left_right(scans)
-    assert {(row["subject"], row["site"]) for row in rows} == {("a", None)}
+    assert {(row["subject"], row["site"]) for row in rows} == {("a", "L3")}
     row = rows[0]
     assert (row["measure"], row["left"], row["right"], row["n_left"], row["n_right"]) == ("thickness", 2.5, 3.5, 2, 1)
     assert row["difference"] == pytest.approx(1.0)

@@ -103,7 +103,7 @@ def test_field_of_view_and_contact() -> None:
     good = view_numbers(labels, echo, LAYERS)
     assert good == {
         "field_of_view_bottom": 0, "field_of_view_top": 0, "dark_lines": 0, "layers_missing": 0, "missing": [],
-        "order_violations": 0,
+        "layer_gaps": 0, "gappy": 1, "order_violations": 0,
     }  # fmt: skip
     labels[:3, :, 15:] = 4  # 30 % end in the deep fat
     labels[9, :, :12] = 2  # 10 % begin below the dermis
@@ -116,6 +116,11 @@ def test_field_of_view_and_contact() -> None:
     assert bad["field_of_view_top"] == pytest.approx(100 * 10 / 98)
     assert bad["order_violations"] == pytest.approx(100 * 2 / 98)
     assert bad["dark_lines"] == pytest.approx(5)
+    assert bad["gappy"] == 5
+    assert bad["layer_gaps"] == pytest.approx(100 * 30 / 98)
+    flags = {f["name"]: f for f in quality_flags(bad, check_limits(None), LAYERED.names)["flags"]}
+    assert flags["layer_gaps"]["text"] == "The deep fascial membrane is missing on 31 % of the A-lines (limit 25 %)."
+    assert view_numbers(np.zeros((2, 2, 5), np.uint8), None, LAYERS)["layer_gaps"] is None
 
 
 def test_flags_and_limits() -> None:
