@@ -6,6 +6,7 @@
   const viridis = page.viridis.map(rgb);
   const overlay = { alpha: 0.42, hidden: new Set() };
   const viewers = new Map(); // open <details> to its viewer
+  const building = new Map(); // <details> to a mark of the opening that is being built or shown
   const CANVAS = 800; // pixels of a canvas along its longer side, at most
 
   function rgb(hex) {
@@ -181,7 +182,7 @@
     return { figure, draw };
   }
 
-  async function buildViewer(details) {
+  async function buildViewer(details, mark) {
     const content = JSON.parse(details.querySelector(".pictures").textContent);
     const place = details.querySelector(".viewer"), scan = details.querySelector(".name").textContent;
     const planes = [], maps = [], moved = () => maps.forEach((map) => map.draw());
@@ -215,7 +216,7 @@
       });
       built.push(heading, grid, caption);
     }
-    if (!details.open) return;
+    if (building.get(details) !== mark) return; // closed meanwhile
     place.replaceChildren(...built);
     viewers.set(details, { draw: () => planes.forEach((plane) => plane.draw()) });
   }
@@ -225,11 +226,15 @@
     if (!place) return;
     if (!details.open) {
       viewers.delete(details); // the pictures of a closed scan take no memory
+      building.delete(details);
       place.replaceChildren();
       return;
     }
+    if (building.has(details)) return; // open from the start: told here and by the event
+    const mark = {};
+    building.set(details, mark);
     try {
-      await buildViewer(details);
+      await buildViewer(details, mark);
     } catch (error) {
       const note = document.createElement("p");
       note.className = "note";
