@@ -110,9 +110,20 @@ def write_dicom_seg(
     spacing = (float(sizes[0]), float(sizes[1]), float(sizes[2]))
     source = read_source(source_files, where, array, matrix, placement, spacing)
     named = [known[value] for value in segments]
-    dataset = _build(source, segments, named, series_description, algorithm_name, series_number, source_files[0])
-    with replacing(out) as temporary:
-        dataset.save_as(temporary)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of patient names against the standard's form: they stay as they are
+            dataset = _build(source, segments, named, series_description, algorithm_name, series_number)
+            _refer(dataset, source)
+            with replacing(out) as temporary:
+                dataset.save_as(temporary)
+    except InputError:
+        raise
+    except Exception as error:  # highdicom and pydicom raise many types on faulty patient and study attributes
+        found = f"a source that highdicom refuses ({type(error).__name__}: {error})"
+        mend = "Export the scan again from the scanner or archive."
+        expected = "DICOM images with their patient, study and series"
+        raise InputError(source_files[0], found, expected, mend) from error
     empty = tuple(name for value, name in sorted(known.items()) if value and value not in segments)
     return WrittenSegmentation(Path(out), tuple(named), empty, int(dataset.NumberOfFrames), source.notes)
 
@@ -174,7 +185,6 @@ def _build(
     series_description: str,
     algorithm_name: str,
     series_number: int | None,
-    path: str | PathLike[str],
 ) -> Any:
     import highdicom
     from pydicom.sr.codedict import codes
@@ -189,35 +199,26 @@ def _build(
     first = source.images[0]
     if series_number is None:
         series_number = int(first.get("SeriesNumber") or 0) + _SERIES_OFFSET
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of patient names against the standard's form: they stay as they are
-            dataset = highdicom.seg.Segmentation(
-                source_images=source.images,
-                pixel_array=number_of[source.planes],
-                segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
-                segment_descriptions=[
-                    _description(number, value, name, algorithm)
-                    for number, (value, name) in enumerate(zip(segments, names, strict=True), start=1)
-                ],
-                series_instance_uid=highdicom.UID(),
-                series_number=series_number,
-                sop_instance_uid=highdicom.UID(),
-                instance_number=1,
-                manufacturer=_MANUFACTURER,
-                manufacturer_model_name=_MANUFACTURER,
-                software_versions=__version__,
-                device_serial_number="0",
-                content_description="Automatic segmentation",
-                content_label="SEGMENTATION",
-                series_description=series_description,
-            )
-    except (AttributeError, TypeError, ValueError, KeyError) as error:
-        found = f"a source that highdicom refuses ({type(error).__name__}: {error})"
-        mend = "Export the scan again from the scanner or archive."
-        raise InputError(path, found, "DICOM images with their patient, study and series", mend) from error
-    _refer(dataset, source)
-    return dataset
+    return highdicom.seg.Segmentation(
+        source_images=source.images,
+        pixel_array=number_of[source.planes],
+        segmentation_type=highdicom.seg.SegmentationTypeValues.BINARY,
+        segment_descriptions=[
+            _description(number, value, name, algorithm)
+            for number, (value, name) in enumerate(zip(segments, names, strict=True), start=1)
+        ],
+        series_instance_uid=highdicom.UID(),
+        series_number=series_number,
+        sop_instance_uid=highdicom.UID(),
+        instance_number=1,
+        manufacturer=_MANUFACTURER,
+        manufacturer_model_name=_MANUFACTURER,
+        software_versions=__version__,
+        device_serial_number="0",
+        content_description="Automatic segmentation",
+        content_label="SEGMENTATION",
+        series_description=series_description,
+    )
 
 
 def _refer(dataset: Any, source: Source) -> None:

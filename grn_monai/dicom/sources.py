@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grn_monai.data.readers.dicom_frames import read_header
+from grn_monai.data.readers.base import decoding
+from grn_monai.data.readers.dicom_frames import Picture, read_header, read_picture
 from grn_monai.data.readers.enhanced import ENHANCED_CLASS
 from grn_monai.data.readers.ultrasound import ULTRASOUND_CLASSES, sorted_frames
 from grn_monai.dicom.lattice import Affine, Labels, labels_on_frames, labels_on_planes
@@ -117,24 +118,37 @@ def read_source(
             mend = "Put the scan back where it was converted from, or convert it again."
             raise InputError(path, "no such file", "a DICOM file of the scan", mend)
     headers = [read_header(path) for path in paths]
-    kinds = {str(header.SOPClassUID) for header in headers}
-    series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
-    if len(kinds) > 1 or len(series) > 1:
-        raise InputError(paths[0], f"files of {max(len(kinds), len(series))} series", "files of one", _ONE_EXPORT)
-    notes = _completed(headers, paths[0])
-    kind = kinds.pop()
-    if kind == ENHANCED_CLASS:
-        source = _enhanced(paths[0], headers[0], labels_path, labels, placement)
-    elif kind in ULTRASOUND_CLASSES:
-        source = _ultrasound(paths, headers, labels_path, labels, placement, spacing)
-    else:
-        source = _series(paths, headers, labels_path, labels, affine)
-    source.notes = notes
-    return source
+    with decoding(paths[0]):
+        kinds = {str(header.SOPClassUID) for header in headers}
+        series = {str(header.get("SeriesInstanceUID", "")) for header in headers}
+        if len(kinds) > 1 or len(series) > 1:
+            raise InputError(paths[0], f"files of {max(len(kinds), len(series))} series", "files of one", _ONE_EXPORT)
+        # Also sees to it that no header makes planes larger than its file could hold.
+        pictures = [read_picture(header, path) for header, path in zip(headers, paths, strict=True)]
+        for path, picture in zip(paths, pictures, strict=True):
+            if (picture.rows, picture.columns) != (pictures[0].rows, pictures[0].columns):
+                found = f"{picture.columns} × {picture.rows} pixels"
+                expected = f"{pictures[0].columns} × {pictures[0].rows} as in {paths[0].name}"
+                raise InputError(path, found, expected, _ONE_EXPORT)
+        notes = _completed(headers, paths[0])
+        kind = kinds.pop()
+        if kind == ENHANCED_CLASS:
+            source = _enhanced(paths[0], headers[0], pictures[0], labels_path, labels, placement)
+        elif kind in ULTRASOUND_CLASSES:
+            source = _ultrasound(paths, headers, pictures[0], labels_path, labels, placement, spacing)
+        else:
+            source = _series(paths, headers, pictures[0], labels_path, labels, affine)
+        source.notes = notes
+        return source
 
 
 def _series(
-    paths: Sequence[Path], headers: list[Any], labels_path: str | PathLike[str], labels: Labels, affine: Affine
+    paths: Sequence[Path],
+    headers: list[Any],
+    picture: Picture,
+    labels_path: str | PathLike[str],
+    labels: Labels,
+    affine: Affine,
 ) -> Source:
     planes = []
     for path, header in zip(paths, headers, strict=True):
@@ -148,12 +162,7 @@ def _series(
             expected = "single-frame slices with their place in the patient"
             raise InputError(path, found, expected, "Name the files of a CT or MR series.")
         planes.append(_plane_affine(header))
-    rows, columns = int(headers[0].Rows), int(headers[0].Columns)
-    for path, header in zip(paths, headers, strict=True):
-        if (header.Rows, header.Columns) != (rows, columns):
-            found = f"{header.Columns} × {header.Rows} pixels"
-            raise InputError(path, found, f"{columns} × {rows} as the other slices", _ONE_EXPORT)
-    stacked = labels_on_planes(labels_path, labels, affine, planes, rows, columns)
+    stacked = labels_on_planes(labels_path, labels, affine, planes, picture.rows, picture.columns)
     return Source(headers, stacked, None, True, str(headers[0].SOPClassUID))
 
 
@@ -185,6 +194,7 @@ def _check_frames(path: Path, frames: Sequence[int], count: int) -> None:
 def _ultrasound(
     paths: Sequence[Path],
     headers: list[Any],
+    picture: Picture,
     labels_path: str | PathLike[str],
     labels: Labels,
     placement: Mapping[str, Any] | None,
@@ -194,9 +204,7 @@ def _ultrasound(
     order = sorted_frames(list(zip(paths, headers, strict=True)))
     headers = [headers[i] for i in order]
     first = headers[0]
-    planes, frames = labels_on_frames(
-        labels_path, labels, _placed(path, placement), int(first.Rows), int(first.Columns)
-    )
+    planes, frames = labels_on_frames(labels_path, labels, _placed(path, placement), picture.rows, picture.columns)
     # highdicom writes several planes only with places; these are taken out again after it (`has_geometry`). It sorts
     # planes against their normal, hence the minus: frames stay in their order.
     positions = [np.array([0.0, 0.0, -spacing[1] * i]) for i in range(len(frames))]
@@ -204,7 +212,7 @@ def _ultrasound(
     pixel = (spacing[2], spacing[0])
     kind = str(first.SOPClassUID)
     if len(headers) == 1:
-        _check_frames(path, frames, int(first.get("NumberOfFrames") or 1))
+        _check_frames(path, frames, picture.frames)
         image = _stand_in(first, _MULTI_FRAME, positions, cosines, pixel, spacing[1], "")
         return Source([image], planes, [frame + 1 for frame in frames], False, kind)
     _check_frames(path, frames, len(headers))
@@ -220,12 +228,15 @@ def _ultrasound(
 
 
 def _enhanced(
-    path: Path, header: Any, labels_path: str | PathLike[str], labels: Labels, placement: Mapping[str, Any] | None
+    path: Path,
+    header: Any,
+    picture: Picture,
+    labels_path: str | PathLike[str],
+    labels: Labels,
+    placement: Mapping[str, Any] | None,
 ) -> Source:
-    planes, frames = labels_on_frames(
-        labels_path, labels, _placed(path, placement), int(header.Rows), int(header.Columns)
-    )
-    _check_frames(path, frames, int(header.get("NumberOfFrames") or 1))
+    planes, frames = labels_on_frames(labels_path, labels, _placed(path, placement), picture.rows, picture.columns)
+    _check_frames(path, frames, min(picture.frames, len(header.get("PerFrameFunctionalGroupsSequence") or ())))
     shared = header.SharedFunctionalGroupsSequence[0]
 
     def macro(frame: int, sequence: str, name: str) -> npt.NDArray[np.float64] | None:
