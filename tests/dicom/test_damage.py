@@ -15,7 +15,7 @@ from grn_monai.dicom import write_dicom_seg
 from grn_monai.errors import InputError
 from tests.data.readers.dicom_files import region, save_enhanced, save_ultrasound
 
-CASES = 40
+CASES = 25
 
 
 def damaged(whole: bytes, rng: np.random.Generator) -> bytes:
@@ -56,9 +56,11 @@ def test_damage_ends_in_a_whole_file_or_an_error_that_names_the_source(tmp_path:
         try:
             write_dicom_seg(labels, [path], out, volume.affine, volume.placement)
         except InputError as error:
-            assert path.name in str(error) or "labels" in str(error)
-            assert [p.name for p in tmp_path.iterdir()] == ["source.dcm"]
+            message = str(error)
             ended["refused"] += 1
+            names = [p.name for p in tmp_path.iterdir()]
+            if names != ["source.dcm"] or not ("source.dcm" in message or "labels" in message):
+                pytest.fail(f"{names}: {message}")
         else:
             assert pydicom.dcmread(out).pixel_array.any()
             ended["written"] += 1

@@ -125,10 +125,11 @@ def _grey(frame: npt.NDArray[Any], picture: Picture) -> tuple[npt.NDArray[Any], 
         return (top - frame if picture.photometric == "MONOCHROME1" else frame), 0
     if frame.dtype.itemsize > 1:
         frame = frame >> max(picture.bits - 8, 0) if picture.photometric != "PALETTE COLOR" else frame >> 8
-    frame = frame.astype(np.uint16)
-    coloured = int(np.count_nonzero(frame.max(axis=2) - frame.min(axis=2) > COLOUR_STEP))
+    red, green, blue = (frame[..., channel].astype(np.uint16) for channel in range(3))
+    spread = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    coloured = int(np.count_nonzero(spread > COLOUR_STEP))
     # Luma of ITU-R BT.601 in 256ths: red = green = blue gives that very value back.
-    grey = (77 * frame[..., 0] + 150 * frame[..., 1] + 29 * frame[..., 2] + 128) >> 8
+    grey = (77 * red + 150 * green + 29 * blue + 128) >> 8
     return grey.astype(np.uint8), coloured
 
 
