@@ -66,17 +66,18 @@ SCAN_PLANES = (
 """Both depth planes of a scan (X, Y, Z), Z = depth: the skin is at the top."""
 
 ANATOMICAL_PLANES = (
-    Plane("Sagittal", 0, 2, 1, ("right to left", "down", "anterior to posterior")),
-    Plane("Axial", 2, 1, 0, ("down", "anterior to posterior", "right to left")),
+    Plane("Sagittal", 0, 2, 1, ("right to left", "head to feet", "anterior to posterior")),
+    Plane("Axial", 2, 1, 0, ("head to feet", "anterior to posterior", "right to left")),
 )
 """Of a volume whose axes run to the left, posterior and inferior: the patient's right is on the left of the picture."""
 
 
 class Still(NamedTuple):
-    """A picture of one slice with its layers: data URI, and its width in mm."""
+    """A picture of one slice with its layers: data URI, and in mm its width and that of the scale bar."""
 
     uri: str
     width_mm: float
+    bar_mm: int
 
 
 @dataclass
@@ -158,9 +159,9 @@ def slice_atlas(
 
     Returns:
         `image`: data URI of the atlas, `columns` tiles of `tile` (width, height) pixels in a row; `labels`: base64 of
-        the deflated (N, height, width) bytes; `width`, `height`: pixels of a slice; `width_mm`, `height_mm`;
-        `indices` and `positions` (mm, voxel centres) of the slices; `of`, `of_mm`: how many the scan has, and their
-        extent; `title` and `names` of the plane.
+        the deflated (N, height, width) bytes; `width`, `height`: pixels of a slice; `width_mm`, `height_mm`, and
+        `bar_mm` of the scale bar; `indices` and `positions` (mm, voxel centres) of the slices; `of`, `of_mm`: how many
+        the scan has, and their extent; `title` and `names` of the plane.
     """
     axis = plane.axis
     indices = even_slices(image.shape[axis], count)
@@ -188,6 +189,7 @@ def slice_atlas(
         "height": height,
         "width_mm": round(width * g * spacing[plane.across], 4),
         "height_mm": round(height * f * spacing[plane.down], 4),
+        "bar_mm": _bar(columns * spacing[plane.across]),
         "indices": indices,
         "positions": [round((i + 0.5) * spacing[axis], 3) for i in indices],
         "of": image.shape[axis],
@@ -216,6 +218,11 @@ def _thickness(labels: npt.NDArray[np.uint8], wanted: Sequence[int], spacing: Se
     }
 
 
+def _bar(width_mm: float) -> int:
+    """Length of the scale bar in mm: 5, or 50 where the slice is wider than 100."""
+    return 50 if width_mm > 100 else 5
+
+
 def _still(
     image: npt.NDArray[Any],
     labels: Bytes,
@@ -236,7 +243,7 @@ def _still(
     shown = overlay(picture, cut(labels), lut)
     # A coarse grid is drawn larger, since the colours of a lossy picture have half the resolution of its grey.
     times = max(1, MAX_PIXELS // max(shown.shape[:2]))
-    return Still(picture_uri(shown.repeat(times, 0).repeat(times, 1)), round(width, 4))
+    return Still(picture_uri(shown.repeat(times, 0).repeat(times, 1)), round(width, 4), _bar(width))
 
 
 def _anatomical(image: npt.NDArray[Any], labels: Bytes, affine: npt.ArrayLike) -> tuple[Any, Any, list[int]]:

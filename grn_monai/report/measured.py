@@ -264,13 +264,18 @@ def area_table(scan: Mapping[str, Any]) -> Table | None:
     areas = [(str(layer.get("name")), layer.get("area_cm2")) for layer in scan.get("layers") or []]
     if not any(area for _, area in areas):
         areas = [("muscle", scan.get("muscle_area_cm2"))]
-    rows = [
-        (f"{name}, {plane}", [Cell(spread(area)), Cell(number(area.get("max"))), Cell(number(area.get("slices"), 0))])
-        for name, planes in areas
-        for plane, area in (planes or {}).items()
-        if isinstance(area, Mapping)
-    ]
-    return Table(["Mean ± SD (cm²)", "Largest (cm²)", "Slices"], rows) if rows else None
+    planes = list(dict.fromkeys(plane for _, area in areas for plane in area or {}))
+    rows = [(name, [_area_cell(area.get(plane)) for plane in planes]) for name, area in areas if area]
+    return Table([f"{plane.capitalize()} slices (cm²)" for plane in planes], rows) if rows else None
+
+
+def _area_cell(area: Any) -> Cell:
+    if not isinstance(area, Mapping) or area.get("mean") is None:
+        return Cell(MISSING)
+    below = [f"largest {number(area.get('max'))}"]
+    if area.get("slices") is not None:
+        below.append(f"{number(area['slices'], 0)} slices")
+    return Cell(spread(area), tuple(below))
 
 
 def fascia_lines(scan: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -24,7 +24,7 @@ def number(value: float | None, digits: int = 2, unit: str = "", signed: bool = 
     """`value` with that many decimals and its unit; a dash for None, NaN and infinity."""
     if value is None or _missing(value):
         return MISSING
-    return _with_unit(f"{value:{'+' if signed else ''}.{digits}f}", unit)
+    return _with_unit(f"{value:{'+' if signed else ''}z.{digits}f}", unit)
 
 
 def significant(value: float | None, digits: int = 3, unit: str = "") -> str:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from grn_monai.errors import InputError
 from grn_monai.measure import thickness_map
+from grn_monai.measure.folders import measure_folders
 from grn_monai.report import atlas, build_scan_report, find_measurements
 from grn_monai.report import scans as report_scans
 from grn_monai.report.atlas import even_slices, scan_pictures
@@ -284,6 +285,30 @@ def test_bad_measurements_are_refused(tmp_path: Path, content: str | None, found
     with pytest.raises(InputError, match=re.escape(found)):
         build_scan_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_reads_what_measure_writes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    _, labels = volumes()
+    items = []
+    for name, subject, side in (("a1", "ann", "left"), ("a2", "ann", "right"), ("b1", "bob", "left")):
+        image = (labels * 25 + rng.integers(0, 30, SHAPE)).astype(np.uint8)
+        paths = {
+            "image": save(tmp_path / f"c/{name}.nii.gz", image),
+            "label": save(tmp_path / f"c/l/{name}.nii.gz", labels),
+        }
+        items.append({**paths, "subject": subject, "scan": name, "side": side, "site": "L4"})
+    cohort = {"name": "simulated bands", "labels": {"0": "background"}, "training": [], "test": items}
+    (tmp_path / "c/dataset.json").write_text(json.dumps(cohort))
+    measure_folders(tmp_path / "c", None, tmp_path / "measured", maps="none")
+    page = Page(build_scan_report(tmp_path / "measured", slices=3).read_text())
+    assert page.open == []
+    assert len(page.images) == 3 * 2
+    assert "3 scans of 2 subjects" in page.text
+    # fat of 10 voxels in one half of the scan and 14 in the other, each 0.25 mm; ann's sides are alike
+    assert "3.00 ± 0.50" in page.text
+    assert "Left and right" in page.text
+    assert "+0.00" in page.text
 
 
 def test_negative_slices_are_refused(tmp_path: Path) -> None:
