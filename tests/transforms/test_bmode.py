@@ -17,7 +17,7 @@ import grn_monai.transforms.bmode as module
 from grn_monai.data.readers.verasonics import VerasonicsReader
 from grn_monai.errors import InputError, find_input_error
 from grn_monai.transforms.bmode import BMode, BModed, envelope, log_compress
-from tests.data.readers.fuzzing import save_mat73
+from tests.data.readers.hdf5_files import save_mat73
 
 AMPLITUDES = arrays(np.float64, (3, 4, 5), elements=st.floats(1e-3, 1e3))
 

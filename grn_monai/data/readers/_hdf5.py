@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -41,9 +42,32 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         import h5py
     except ImportError as error:
         raise InputError(path, "no h5py, which reads HDF5", "h5py installed", _INSTALL) from error
+    _check_heaps(path)
     # Not locked: files on network drives often cannot be.
     with h5py.File(path, "r", locking=False) as file:
         yield file
+
+
+def _check_heaps(path: Path) -> None:
+    """Refuses a file whose global heaps are broken: HDF5 follows their chain of objects without end.
+
+    A heap (file format specification 3.0, III.E) is "GCOL", its size, and objects of a 16-byte header (index, count,
+    size) and their bytes, padded to 8; index 0 is the free space at the end, whose size counts its header.
+    """
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        at = -1
+        while (at := data.find(b"GCOL\x01\0\0\0", at + 1)) >= 0:
+            end = at + int.from_bytes(data[at + 8 : at + 16], "little")
+            place, index = at + 16, 1
+            while index and place + 16 <= end <= len(data):
+                index = int.from_bytes(data[place : place + 2], "little")
+                size = int.from_bytes(data[place + 8 : place + 16], "little")
+                place += (size + 7) // 8 * 8 + (16 if index else 0)
+                if index == 0 and size == 0:
+                    place = end + 1
+            if not place <= end <= len(data):
+                mend = "Export or copy the file again."
+                raise InputError(path, "a damaged HDF5 file (a broken heap)", "a whole, readable file", mend)
 
 
 def child(group: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:

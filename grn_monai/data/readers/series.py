@@ -179,11 +179,13 @@ def _header(path: Path) -> _Slice:
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     itemsize = int(dataset.get("BitsAllocated") or 8) // 8 or 1
     check_claimed_size(path, (rows, columns), itemsize)
-    stored, syntax = len(dataset.get("PixelData") or b""), dataset.file_meta.get("TransferSyntaxUID")
-    if stored == 0 or (not (syntax and syntax.is_compressed) and stored < rows * columns * itemsize):
+    stored, syntax = dataset.get("PixelData") or b"", dataset.file_meta.get("TransferSyntaxUID")
+    if syntax and syntax.is_compressed:
+        _check_fragments(path, stored)
+    elif len(stored) < rows * columns * itemsize:
         # GDCM would fill what is missing with zeros.
         expected = f"{rows * columns * itemsize} ({columns} × {rows} pixels)"
-        raise InputError(path, f"{stored} bytes of pixels", expected, "Export or copy the file again.")
+        raise InputError(path, f"{len(stored)} bytes of pixels", expected, "Export or copy the file again.")
     number = dataset.get("SeriesNumber")
     return _Slice(
         path=path,
@@ -198,6 +200,16 @@ def _header(path: Path) -> _Slice:
         columns=columns,
         hounsfield=modality == "CT" and str(dataset.get("RescaleType") or "HU") == "HU",
     )
+
+
+def _check_fragments(path: Path, stored: bytes) -> None:
+    """Refuses compressed pixels that are no unbroken row of items (PS3.5 A.4): GDCM may search them without end."""
+    at = 0
+    while at + 8 <= len(stored) and stored[at : at + 4] == b"\xfe\xff\x00\xe0":
+        at += 8 + int.from_bytes(stored[at + 4 : at + 8], "little")
+    if at != len(stored) or at < 16:
+        mend = "Export or copy the file again."
+        raise InputError(path, "compressed pixels with broken fragments", "a whole, readable file", mend)
 
 
 def _in_order(where: Path, slices: list[_Slice]) -> tuple[list[_Slice], npt.NDArray[np.float64]]:

@@ -13,7 +13,7 @@ from monai.transforms import LoadImaged
 
 from grn_monai.data.readers.raw import RawVolumeReader
 from grn_monai.errors import InputError
-from tests.data.readers.fuzzing import speckle
+from tests.data.readers.hdf5_files import speckle
 
 ABOUT = {"shape": [3, 4, 5], "axes": "zyx", "dtype": "uint8", "spacing_mm": [0.3, 0.5, 0.1]}
 

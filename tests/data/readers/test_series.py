@@ -17,7 +17,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage, 
 
 from grn_monai.data.readers.series import DicomSeriesReader
 from grn_monai.errors import InputError
-from tests.data.readers.fuzzing import speckle
+from tests.data.readers.hdf5_files import speckle
 
 ROWS, COLUMNS, SLICES = 6, 5, 4
 # An oblique direction: the columns of a rotation.

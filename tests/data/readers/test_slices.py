@@ -15,7 +15,7 @@ from PIL import Image
 
 from grn_monai.data.readers.slices import SliceStackReader, natural_order
 from grn_monai.errors import InputError
-from tests.data.readers.fuzzing import speckle
+from tests.data.readers.hdf5_files import speckle
 
 STEPS = (0.3, 0.5, 0.1)
 ROWS, COLUMNS, SLICES = 7, 5, 3

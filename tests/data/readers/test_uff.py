@@ -13,7 +13,7 @@ from monai.transforms import LoadImaged
 
 from grn_monai.data.readers.uff import UFFReader
 from grn_monai.errors import InputError
-from tests.data.readers.fuzzing import save_uff, speckle
+from tests.data.readers.hdf5_files import save_uff, speckle
 
 SHAPE = (5, 4, 6)
 X, Y, Z = (np.arange(n) * step + at for n, step, at in zip(SHAPE, (3e-4, 5e-4, 1e-4), (-6e-4, 0, 5e-3), strict=True))

@@ -15,7 +15,7 @@ from monai.transforms import Compose, LoadImaged
 
 from grn_monai.data.readers.verasonics import VerasonicsReader
 from grn_monai.errors import InputError, find_input_error
-from tests.data.readers.fuzzing import save_mat73, speckle
+from tests.data.readers.hdf5_files import save_mat73, speckle
 
 STEPS = (0.3, 0.5, 0.1)
 # 1540 m/s at 7.7 MHz is a wavelength of 0.2 mm.
