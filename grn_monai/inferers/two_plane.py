@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from grn_monai.errors import InputError
+from grn_monai.transforms.quality import argmax_labels
 from grn_monai.transforms.slices import PLANES, plane_axis, slices_to_volume, volume_to_slices
 
 __all__ = ["TwoPlaneInferer"]
@@ -187,7 +188,7 @@ class TwoPlaneInferer(Inferer):
         first_plane: torch.Tensor | None,
     ) -> None:
         """Counts the pairs of labels of one batch of slices."""
-        labels = _winners(probabilities)
+        labels = argmax_labels(probabilities)
 
         def add(key: str, first: torch.Tensor, second: torch.Tensor) -> None:
             classes = len(probabilities)
@@ -198,7 +199,7 @@ class TwoPlaneInferer(Inferer):
 
         if raw is not None:
             maps = slices_to_volume(raw.float().softmax(1), plane, volumes.shape[2:])
-            add("sge_counts", _winners(maps), labels)
+            add("sge_counts", argmax_labels(maps), labels)
         if first_plane is not None:
             axis = plane_axis(plane)
             place = first_plane.narrow(axis, start, labels.shape[axis])
@@ -206,13 +207,3 @@ class TwoPlaneInferer(Inferer):
                 place.copy_(labels)
             else:
                 add("plane_counts", place, labels)
-
-
-def _winners(probabilities: torch.Tensor) -> torch.Tensor:
-    """Most probable class of ``(K, ...)`` as uint8; the first of equals, on every device."""
-    best = probabilities[0]
-    labels = torch.zeros_like(best, dtype=torch.uint8)
-    for label, other in enumerate(probabilities[1:], 1):
-        labels.masked_fill_(other > best, label)
-        best = torch.maximum(best, other)
-    return labels

@@ -19,7 +19,20 @@ from grn_monai.files import write_whole
 from grn_monai.measure.agreement import QUALITY_FORMAT, agreement, layer_order
 from grn_monai.transforms.slices import PLANES
 
-__all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd"]
+__all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd", "argmax_labels"]
+
+
+def argmax_labels(probabilities: torch.Tensor) -> torch.Tensor:
+    """Most probable class of ``(K, ...)``, K ≤ 256, as uint8 ``(...)``; of equals the first, on every device.
+
+    No temporary is larger than one channel; torch's argmax gives int64, eight bytes a voxel.
+    """
+    best = probabilities[0].clone()
+    labels = torch.zeros_like(best, dtype=torch.uint8)
+    for label, other in enumerate(probabilities[1:], 1):
+        labels.masked_fill_(other > best, label)
+        torch.maximum(best, other, out=best)
+    return labels
 
 
 class ArgmaxLabelsd(MapTransform):
@@ -40,7 +53,7 @@ class ArgmaxLabelsd(MapTransform):
         d = dict(data)
         for key in self.key_iterator(d):
             values = d[key].as_tensor() if isinstance(d[key], MetaTensor) else torch.as_tensor(d[key])
-            d[self.output_key] = values.argmax(0, keepdim=True).to(torch.uint8).cpu()
+            d[self.output_key] = argmax_labels(values)[None].cpu()
         return d
 
 
