@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from os import PathLike
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from grn_monai.data.readers.base import probe_affine
 from grn_monai.errors import InputError
 
-__all__ = ["labels_on_frames", "labels_on_grid", "labels_on_planes"]
+__all__ = ["labels_in_probe_order", "labels_on_frames", "labels_on_grid", "labels_on_planes"]
 
 _TOLERANCE = 0.1  # voxels; headers round positions, and slices may lie a little off their grid
 _RESAMPLE = "Resample the labels onto the grid of the scan with nearest neighbour."
@@ -117,6 +118,65 @@ def labels_on_planes(
     return result
 
 
+class _Placement(NamedTuple):
+    axes: list[int]
+    frames: list[int]
+    rows: tuple[int, int]
+    columns: tuple[int, int]
+    flips: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Voxels along X, Y, Z."""
+        extent = (self.columns[1] - self.columns[0], len(self.frames), self.rows[1] - self.rows[0])
+        x, y, z = (extent[axis] for axis in self.axes)
+        return x, y, z
+
+
+def _parse(path: str | PathLike[str], placement: Mapping[str, Any], rows: int, columns: int) -> _Placement:
+    try:
+        axes = [_FRAME_AXES.index(name) for name in placement.get("axes", _FRAME_AXES)]
+        numbers = [int(v) for v in placement["frames"]]
+        frames = numbers if "axes" in placement else list(range(*numbers))
+        (r0, r1), (c0, c1) = ([int(v) for v in placement[name]] for name in ("rows", "columns"))
+        flips = tuple(axis for axis, flip in enumerate(placement.get("reversed", ())) if flip)
+        good = sorted(axes) == [0, 1, 2] and 0 <= r0 < r1 <= rows and 0 <= c0 < c1 <= columns and min(frames) >= 0
+    except (KeyError, TypeError, ValueError):
+        good = False
+    if not good:
+        found = f"the placement {dict(placement)!r:.200}"
+        expected = f"frames, rows and columns within frames of {columns} × {rows} pixels"
+        raise InputError(path, found, expected, "Convert the scan again, and use the link file that this writes.")
+    return _Placement(axes, frames, (r0, r1), (c0, c1), flips)
+
+
+def labels_in_probe_order(
+    path: str | PathLike[str], labels: Labels, affine: Affine, placement: Mapping[str, Any], rows: int, columns: int
+) -> tuple[Labels, tuple[float, float, float]]:
+    """Labels of a volume that its reader gave the affine of `probe_affine`, back in that reader's voxel order.
+
+    Args:
+        path: named in errors.
+        labels: ``(X, Y, Z)`` in any voxel order and direction.
+        affine: voxel index to RAS in mm.
+        placement: as for `labels_on_frames`.
+        rows: of a whole frame.
+        columns: of a whole frame.
+
+    Returns:
+        The labels, and the voxel size along their axes in mm.
+
+    Raises:
+        InputError: the placement is faulty, or the labels do not lie on the grid that it tells.
+    """
+    shape = _parse(path, placement, rows, columns).shape
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    # The reader's X, Y and Z run along R-L, I-S and P-A.
+    dx, dy, dz = (float(lengths[np.abs(affine[axis, :3] / lengths).argmax()]) for axis in (0, 2, 1))
+    target = probe_affine(shape, (dx, dy, dz))
+    return labels_on_grid(path, labels, affine, shape, target), (dx, dy, dz)
+
+
 def labels_on_frames(
     path: str | PathLike[str], labels: Labels, placement: Mapping[str, Any], rows: int, columns: int
 ) -> tuple[Labels, list[int]]:
@@ -137,24 +197,11 @@ def labels_on_frames(
     Raises:
         InputError: the placement is faulty, or the labels do not have its shape.
     """
-    try:
-        axes = [_FRAME_AXES.index(name) for name in placement.get("axes", _FRAME_AXES)]
-        numbers = [int(v) for v in placement["frames"]]
-        frames = numbers if "axes" in placement else list(range(*numbers))
-        (r0, r1), (c0, c1) = ([int(v) for v in placement[name]] for name in ("rows", "columns"))
-        flips = tuple(axis for axis, flip in enumerate(placement.get("reversed", ())) if flip)
-        good = sorted(axes) == [0, 1, 2] and 0 <= r0 < r1 <= rows and 0 <= c0 < c1 <= columns and min(frames) >= 0
-    except (KeyError, TypeError, ValueError):
-        good = False
-    if not good:
-        found = f"the placement {dict(placement)!r:.200}"
-        expected = f"frames, rows and columns within frames of {columns} × {rows} pixels"
-        raise InputError(path, found, expected, "Convert the scan again, and use the link file that this writes.")
-    extent = (c1 - c0, len(frames), r1 - r0)
-    shape = tuple(extent[axis] for axis in axes)
+    place = _parse(path, placement, rows, columns)
+    shape = place.shape
     if labels.shape != shape:
         raise InputError(path, f"labels of shape {labels.shape}", f"the scan's {shape}", _RESAMPLE)
-    back = np.flip(labels, flips).transpose(np.argsort(axes))  # (column, frame, row)
-    result = np.zeros((len(frames), rows, columns), dtype=labels.dtype)
-    result[:, r0:r1, c0:c1] = back.transpose(1, 2, 0)
-    return result, frames
+    back = np.flip(labels, place.flips).transpose(np.argsort(place.axes))  # (column, frame, row)
+    result = np.zeros((len(place.frames), rows, columns), dtype=labels.dtype)
+    result[:, slice(*place.rows), slice(*place.columns)] = back.transpose(1, 2, 0)
+    return result, place.frames

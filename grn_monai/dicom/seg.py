@@ -57,10 +57,11 @@ def write_dicom_seg(
 ) -> WrittenSegmentation:
     """Writes labels as a DICOM segmentation that refers to the files of its scan.
 
-    The source decides how the labels find their pixels: those of a CT or MR series by geometry, in any voxel order and
-    direction; those of an ultrasound file by `placement`. A plain ultrasound file has no Frame of Reference, and so its
-    segmentation has none either: each of its pixels belongs to the pixel of the frame that it refers to (A.51.5.1). An
-    Enhanced US Volume that is not placed in the patient gives its Volume Frame of Reference.
+    Labels may come in any voxel order and direction. They find their pixels by geometry; those of an ultrasound file
+    that is not placed in the patient by the affine that its reader gave (`probe_affine`) and `placement`. A plain
+    ultrasound file has no Frame of Reference, and so its segmentation has none either: each of its pixels belongs to
+    the pixel of the frame that it refers to (A.51.5.1). An Enhanced US Volume that is not placed in the patient gives
+    its Volume Frame of Reference.
 
     Patient, study and accession of the source are copied, as they must be for the archive to file the result beside its
     scan: such a file is not de-identified.
@@ -95,9 +96,11 @@ def write_dicom_seg(
         array, affine = np.asarray(volume[0]), np.asarray(volume.affine, dtype=np.float64)
     else:
         array = np.asarray(labels)
-    if affine is None and placement is None:
+    if affine is None:
         raise InputError(where, "an array without affine", "voxel index to RAS in mm", "Give the option affine.")
-    matrix = np.eye(4) if affine is None else np.asarray(affine, dtype=np.float64)
+    matrix = np.asarray(affine, dtype=np.float64)
+    if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix)) < 1e-12:
+        raise InputError(where, f"the affine {matrix.tolist()}", "an invertible 4 × 4 matrix", "Correct the affine.")
     array = _checked(where, array, known)
     segments = [int(value) for value in np.unique(array) if value]
     if not segments:
@@ -106,9 +109,7 @@ def write_dicom_seg(
         found = f"{len(series_description)} characters"
         raise InputError("series_description", found, "at most 64, as DICOM allows", "Shorten it.")
     _check_highdicom()
-    sizes = np.linalg.norm(matrix[:3, :3], axis=0)
-    spacing = (float(sizes[0]), float(sizes[1]), float(sizes[2]))
-    source = read_source(source_files, where, array, matrix, placement, spacing)
+    source = read_source(source_files, where, array, matrix, placement)
     named = [known[value] for value in segments]
     try:
         with warnings.catch_warnings():

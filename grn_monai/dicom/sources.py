@@ -15,7 +15,7 @@ from grn_monai.data.readers.base import decoding
 from grn_monai.data.readers.dicom_frames import Picture, read_header, read_picture
 from grn_monai.data.readers.enhanced import ENHANCED_CLASS
 from grn_monai.data.readers.ultrasound import ULTRASOUND_CLASSES, sorted_frames
-from grn_monai.dicom.lattice import Affine, Labels, labels_on_frames, labels_on_planes
+from grn_monai.dicom.lattice import Affine, Labels, labels_in_probe_order, labels_on_frames, labels_on_planes
 from grn_monai.errors import InputError
 
 __all__ = ["Source", "read_source"]
@@ -26,7 +26,8 @@ _COPIED = (
     *("AccessionNumber", "StudyID", "StudyDate", "StudyTime", "ReferringPhysicianName"),
 )
 _MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.3.1"
-_RETIRED = {"1.2.840.10008.5.1.4.1.1.3": _MULTI_FRAME, "1.2.840.10008.5.1.4.1.1.6": "1.2.840.10008.5.1.4.1.1.6.1"}
+_STAND_IN_REFERENCE = "2.25.1"  # never written
+_SUCCESSOR = {"1.2.840.10008.5.1.4.1.1.3": _MULTI_FRAME, "1.2.840.10008.5.1.4.1.1.6": "1.2.840.10008.5.1.4.1.1.6.1"}
 _ONE_EXPORT = "Name the files of one exported series."
 
 
@@ -95,17 +96,15 @@ def read_source(
     labels: Labels,
     affine: Affine,
     placement: Mapping[str, Any] | None,
-    spacing: tuple[float, float, float],
 ) -> Source:
     """Reads the headers of the source files and brings the labels onto their planes.
 
     Args:
         files: of one series (or its folder), or one multi-frame file.
         labels_path: named in errors.
-        labels: ``(X, Y, Z)``.
-        affine: voxel index to RAS in mm; used for series.
+        labels: ``(X, Y, Z)`` in any voxel order and direction.
+        affine: voxel index to RAS in mm.
         placement: as the reader of an ultrasound file gave it.
-        spacing: voxel size along X, Y, Z in mm.
 
     Raises:
         InputError: a file is missing, damaged or of another series; labels and source do not fit.
@@ -133,9 +132,9 @@ def read_source(
         notes = _completed(headers, paths[0])
         kind = kinds.pop()
         if kind == ENHANCED_CLASS:
-            source = _enhanced(paths[0], headers[0], pictures[0], labels_path, labels, placement)
+            source = _enhanced(paths[0], headers[0], pictures[0], labels_path, labels, affine, placement)
         elif kind in ULTRASOUND_CLASSES:
-            source = _ultrasound(paths, headers, pictures[0], labels_path, labels, placement, spacing)
+            source = _ultrasound(paths, headers, pictures[0], labels_path, labels, affine, placement)
         else:
             source = _series(paths, headers, pictures[0], labels_path, labels, affine)
         source.notes = notes
@@ -161,19 +160,19 @@ def _series(
             found = f"no {', '.join(lacking)}" if lacking else "a multi-frame file"
             expected = "single-frame slices with their place in the patient"
             raise InputError(path, found, expected, "Name the files of a CT or MR series.")
-        planes.append(_plane_affine(header))
+        planes.append(_plane_affine(header.ImagePositionPatient, header.ImageOrientationPatient, header.PixelSpacing))
     stacked = labels_on_planes(labels_path, labels, affine, planes, picture.rows, picture.columns)
     return Source(headers, stacked, None, True, str(headers[0].SOPClassUID))
 
 
-def _plane_affine(header: Any) -> Affine:
+def _plane_affine(position: Sequence[float], orientation: Sequence[float], pixel: Sequence[float]) -> Affine:
     """Column and row index to RAS in mm (PS3.3 C.7.6.2.1.1); the third column is the unit normal."""
-    cosines = np.array([float(v) for v in header.ImageOrientationPatient])
-    row_step, column_step = (float(v) for v in header.PixelSpacing)
+    cosines = np.array([float(v) for v in orientation])
+    row_step, column_step = (float(v) for v in pixel)
     affine = np.eye(4)
     affine[:3, 0], affine[:3, 1] = cosines[:3] * column_step, cosines[3:] * row_step
     affine[:3, 2] = np.cross(cosines[:3], cosines[3:])
-    affine[:3, 3] = [float(v) for v in header.ImagePositionPatient]
+    affine[:3, 3] = [float(v) for v in position]
     affine[:2] *= -1  # DICOM is LPS
     return affine
 
@@ -197,32 +196,36 @@ def _ultrasound(
     picture: Picture,
     labels_path: str | PathLike[str],
     labels: Labels,
+    affine: Affine,
     placement: Mapping[str, Any] | None,
-    spacing: tuple[float, float, float],
 ) -> Source:
     path = paths[0]
     order = sorted_frames(list(zip(paths, headers, strict=True)))
     headers = [headers[i] for i in order]
-    first = headers[0]
-    planes, frames = labels_on_frames(labels_path, labels, _placed(path, placement), picture.rows, picture.columns)
+    placement, size = _placed(path, placement), (picture.rows, picture.columns)
+    labels, steps = labels_in_probe_order(labels_path, labels, affine, placement, *size)
+    planes, frames = labels_on_frames(labels_path, labels, placement, *size)
+    _check_frames(path, frames, picture.frames if len(headers) == 1 else len(headers))
     # highdicom writes several planes only with places; these are taken out again after it (`has_geometry`). It sorts
     # planes against their normal, hence the minus: frames stay in their order.
-    positions = [np.array([0.0, 0.0, -spacing[1] * i]) for i in range(len(frames))]
+    positions = [np.array([0.0, 0.0, -steps[1] * i]) for i in range(len(frames))]
     cosines = np.array([1.0, 0, 0, 0, 1, 0])
-    pixel = (spacing[2], spacing[0])
-    kind = str(first.SOPClassUID)
-    if len(headers) == 1:
-        _check_frames(path, frames, picture.frames)
-        image = _stand_in(first, _MULTI_FRAME, positions, cosines, pixel, spacing[1], "")
+    pixel = (steps[2], steps[0])
+    kind = str(headers[0].SOPClassUID)
+    if _SUCCESSOR.get(kind, kind) == _MULTI_FRAME or picture.frames > 1:
+        image = _stand_in(headers[0], _MULTI_FRAME, positions, cosines, pixel, steps[1], "")
         return Source([image], planes, [frame + 1 for frame in frames], False, kind)
-    _check_frames(path, frames, len(headers))
+    from pydicom.valuerep import DS
+
     images = []
     for frame, position in zip(frames, positions, strict=True):
         image = headers[frame]
-        image.SOPClassUID = _RETIRED.get(kind, kind)
-        image.FrameOfReferenceUID = "2.25.1"
-        image.ImagePositionPatient, image.ImageOrientationPatient = list(position), list(cosines)
-        image.PixelSpacing, image.SliceThickness = list(pixel), spacing[1]
+        image.SOPClassUID = _SUCCESSOR.get(kind, kind)
+        image.FrameOfReferenceUID = _STAND_IN_REFERENCE
+        image.ImagePositionPatient = [DS(float(v), auto_format=True) for v in position]
+        image.ImageOrientationPatient = list(cosines)
+        image.PixelSpacing = [DS(float(v), auto_format=True) for v in pixel]
+        image.SliceThickness = DS(steps[1], auto_format=True)
         images.append(image)
     return Source(images, planes, None, False, kind)
 
@@ -233,31 +236,43 @@ def _enhanced(
     picture: Picture,
     labels_path: str | PathLike[str],
     labels: Labels,
+    affine: Affine,
     placement: Mapping[str, Any] | None,
 ) -> Source:
-    planes, frames = labels_on_frames(labels_path, labels, _placed(path, placement), picture.rows, picture.columns)
-    _check_frames(path, frames, min(picture.frames, len(header.get("PerFrameFunctionalGroupsSequence") or ())))
+    placement, size = _placed(path, placement), (picture.rows, picture.columns)
+    frames = [int(frame) for frame in placement.get("frames", ())]
+    own = header.get("PerFrameFunctionalGroupsSequence") or ()
+    if not frames or min(frames) < 0:
+        raise InputError(path, f"a placement with the frames {frames}", "the frames of a volume", "Convert it again.")
+    _check_frames(path, frames, min(picture.frames, len(own)))
     shared = header.SharedFunctionalGroupsSequence[0]
 
     def macro(frame: int, sequence: str, name: str) -> npt.NDArray[np.float64] | None:
-        for place in (header.PerFrameFunctionalGroupsSequence[frame], shared):
+        for place in (own[frame], shared):
             if place.get(sequence) and place.get(sequence)[0].get(name) is not None:
                 return np.array([float(v) for v in place.get(sequence)[0].get(name)])
         return None
 
-    first = frames[0]
     positions = [macro(frame, "PlanePositionSequence", "ImagePositionPatient") for frame in frames]
-    cosines = macro(first, "PlaneOrientationSequence", "ImageOrientationPatient")
+    cosines = macro(frames[0], "PlaneOrientationSequence", "ImageOrientationPatient")
     reference = str(header.get("FrameOfReferenceUID", ""))
-    if cosines is None or any(position is None for position in positions) or not reference:
-        # Not placed in the patient: the segmentation is given in the volume's own frame of reference.
+    in_patient = cosines is not None and all(position is not None for position in positions)
+    if not in_patient:
+        # The segmentation is given in the volume's own frame of reference.
         positions = [macro(frame, "PlanePositionVolumeSequence", "ImagePositionVolume") for frame in frames]
-        cosines = macro(first, "PlaneOrientationVolumeSequence", "ImageOrientationVolume")
+        cosines = macro(frames[0], "PlaneOrientationVolumeSequence", "ImageOrientationVolume")
         reference = str(header.get("VolumeFrameOfReferenceUID", ""))
-    pixel = macro(first, "PixelMeasuresSequence", "PixelSpacing")
-    if cosines is None or pixel is None or not reference or any(position is None for position in positions):
-        raise InputError(path, "frames without a place", "an Enhanced US Volume with plane positions", _ONE_EXPORT)
+    pixel = macro(frames[0], "PixelMeasuresSequence", "PixelSpacing")
     places = [position for position in positions if position is not None]
+    if cosines is None or pixel is None or not reference or len(places) < len(frames):
+        expected = "an Enhanced US Volume with a frame of reference and plane positions"
+        raise InputError(path, "frames without a place", expected, "Export the volume again.")
+    if in_patient:
+        grids = [_plane_affine(list(place), list(cosines), list(pixel)) for place in places]
+        planes = labels_on_planes(labels_path, labels, affine, grids, *size)
+    else:
+        labels, _ = labels_in_probe_order(labels_path, labels, affine, placement, *size)
+        planes, _ = labels_on_frames(labels_path, labels, placement, *size)
     gap = float(np.linalg.norm(places[-1] - places[0])) / max(len(places) - 1, 1)
     image = _stand_in(header, ENHANCED_CLASS, places, cosines, (float(pixel[0]), float(pixel[1])), gap, reference)
     return Source([image], planes, [frame + 1 for frame in frames], True, ENHANCED_CLASS)
@@ -288,7 +303,7 @@ def _stand_in(
         item.PlanePositionSequence = highdicom.PlanePositionSequence(system, list(position))
         frames.append(item)
     header.SOPClassUID = class_uid
-    header.FrameOfReferenceUID = reference or "2.25.1"
+    header.FrameOfReferenceUID = reference or _STAND_IN_REFERENCE
     header.NumberOfFrames = len(frames)
     header.SharedFunctionalGroupsSequence = [shared]
     header.PerFrameFunctionalGroupsSequence = frames

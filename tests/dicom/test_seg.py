@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,42 @@ def test_part_of_a_sweep_refers_to_its_own_frames(tmp_path: Path) -> None:
         for item in pydicom.dcmread(out).PerFrameFunctionalGroupsSequence
     ]
     assert frames == [3, 4]
+
+
+def test_one_single_frame_file_is_referred_to_without_a_frame_number(tmp_path: Path) -> None:
+    path, volume = sweep(tmp_path, frames=1)
+    labels = some_labels(volume.voxels.shape)
+    out = write_dicom_seg(labels, [path], tmp_path / "seg.dcm", volume.affine, volume.placement).path
+    seg = highdicom.seg.segread(out)
+    for item in seg.PerFrameFunctionalGroupsSequence:
+        assert "ReferencedFrameNumber" not in item.DerivationImageSequence[0].SourceImageSequence[0]
+    back = seg.get_pixels_by_source_instance([pydicom.dcmread(path).SOPInstanceUID], combine_segments=True)
+    assert np.array_equal(back[:, 3:19, 4:24], labels.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("kind", ["sweep", "volume", "patient"])
+def test_ultrasound_takes_labels_in_any_voxel_order(tmp_path: Path, kind: str) -> None:
+    """Twelve voxels along each axis: no shape could tell that the order is another."""
+    rng = np.random.default_rng(12)
+    pixels = rng.integers(0, 255, (12, 12, 12), dtype=np.uint8)
+    if kind == "sweep":
+        path = save_ultrasound(tmp_path / "u.dcm", pixels, [region((0, 0, 11, 11), delta=(0.05, 0.05))])
+        volume = UltrasoundReader(frame_spacing=0.5).read(path)
+    else:
+        positions = [(0, 0, 0.3 * k) for k in range(12)]
+        patient = ((0, 1, 0, 0, 0, -1), [(round(-0.3 * k, 1), 5, 6) for k in range(12)]) if kind == "patient" else None
+        path = save_enhanced(tmp_path / "u.dcm", pixels, positions, spacing=(0.3, 0.3), patient=patient)
+        volume = EnhancedUltrasoundReader().read(path)
+    assert isinstance(volume, SourceVolume)
+    labels = some_labels((12, 12, 12))
+    first = write_dicom_seg(labels, [path], tmp_path / "1.dcm", volume.affine, volume.placement).path
+    expected = pydicom.dcmread(first).pixel_array
+    for number, turn in enumerate((((2, 1), (0, -1), (1, 1)), ((1, -1), (0, 1), (2, -1)))):
+        turned = nib.Nifti1Image(labels, volume.affine).as_reoriented(np.array(turn))
+        nib.save(turned, tmp_path / f"{number}.nii.gz")
+        out = tmp_path / f"turned{number}.dcm"
+        write_dicom_seg(tmp_path / f"{number}.nii.gz", [path], out, placement=volume.placement)
+        assert np.array_equal(pydicom.dcmread(out).pixel_array, expected)
 
 
 def test_single_frames_and_retired_classes_are_referred_to_as_they_are(tmp_path: Path) -> None:
@@ -320,7 +357,15 @@ def test_faulty_labels_are_refused_and_nothing_is_written(tmp_path: Path) -> Non
     refused("files of 2 series", labels, [path, files[0]], out, volume.affine, volume.placement)
     late = dict(volume.placement) | {"frames": [3, 9]}
     refused("6 frames, and labels for frame 9", labels, [path], out, volume.affine, late)
+    refused("an invertible", labels, [path], out, np.zeros((4, 4)), volume.placement)
     refused("another grid", labels, files, out, volume.affine, volume.placement)
+
+
+def test_a_missing_highdicom_is_named_with_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files, affine = series(tmp_path)
+    monkeypatch.setitem(sys.modules, "highdicom", None)
+    with pytest.raises(InputError, match=r'no highdicom.*pip install "grn-monai\[scans\]"'):
+        write_dicom_seg(some_labels((8, 7, 5)), files, tmp_path / "seg.dcm", affine)
 
 
 def test_an_old_result_stays_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
