@@ -40,7 +40,9 @@ class SourceVolume:
             that could tell who was scanned: no names, ids, dates or free text of the file.
         placement: for a volume made from picture frames, where its voxels lie in them:
             ``{"frames": [first, stop], "rows": [first, stop], "columns": [first, stop]}`` with the voxel axes
-            (column, frame, row); empty otherwise.
+            (column, frame, row); empty otherwise. Where planes are sorted or axes turned, ``"axes"`` names the frame
+            axis along each voxel axis, ``"reversed"`` tells which voxel axes run backwards along it, and ``"frames"``
+            lists the frame of each plane.
     """
 
     voxels: npt.NDArray[Any]

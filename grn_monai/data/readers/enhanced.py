@@ -21,6 +21,11 @@ ENHANCED_CLASS = "1.2.840.10008.5.1.4.1.1.6.2"
 _AXES = ("column", "frame", "row")
 _GAP_TOLERANCE = 0.01  # of the mean distance between planes
 _EXPORT_AGAIN = "Export the volume again as a Cartesian one, with parallel planes at one distance."
+# Image Data Type (C.7.6.16.2.24), Ultrasound Acquisition Geometry and Patient Frame of Reference Source (C.8.24.2)
+_TERMS = (
+    *("TISSUE_INTENSITY", "TISSUE_VELOCITY", "FLOW_POWER", "FLOW_VELOCITY", "FLOW_VARIANCE", "ELASTICITY"),
+    *("PERFUSION", "SOUND_SPEED", "ATTENUATION", "APEX", "PATIENT", "TABLE", "ESTIMATED", "REGISTRATION"),
+)
 # Dimension indices that run along the volume; all others tell volumes of one file apart.
 _PLACE_POINTERS = {0x00209301, 0x0020930E, 0x00209057, 0x00200032, 0x00209113}
 
@@ -79,9 +84,9 @@ class EnhancedUltrasoundReader(CheckedReader):
         facts = {
             "volume": which,
             "volumes": total,
-            "data_type": key,
-            "acquisition_geometry": str(dataset.get("UltrasoundAcquisitionGeometry", ""))[:16],
-            "patient_source": str(dataset.get("PatientFrameOfReferenceSource", ""))[:16],
+            "data_type": _term(key),
+            "acquisition_geometry": _term(dataset.get("UltrasoundAcquisitionGeometry")),
+            "patient_source": _term(dataset.get("PatientFrameOfReferenceSource")),
             "depth_axis": _AXES[axes[2]],
             "burned_in": "unknown",
         }
@@ -111,6 +116,12 @@ class EnhancedUltrasoundReader(CheckedReader):
             raise InputError(groups.path, found, "the number of a volume", "Change the option volume.")
         key = keys[number - 1]
         return volumes[key], number, len(keys), key[1]
+
+
+def _term(value: Any) -> str:
+    """A defined term of the standard, or "" for anything else: facts hold no free text of the file."""
+    text = str(value or "")
+    return text if text in _TERMS else ""
 
 
 class _Groups:

@@ -60,7 +60,8 @@ class UltrasoundReader(CheckedReader):
     burned-in names and dates in the margins stay behind. Inside, pixels of other regions (wave forms, bars, graphics,
     a picture of another scale) are set to 0, unless the flags give the B-mode region priority; not those of a 2D
     region of the same scale, such as a colour box.
-    A file without regions is taken whole, with ``facts["burned_in"] == "unknown"``: look at such pictures.
+    A file without regions is taken whole, with ``facts["burned_in"] == "unknown"``: look at such pictures. What the
+    scanner or the operator wrote inside the picture stays there.
 
     Lengths come from that region alone. Pixel Spacing (0028,0030) is no attribute of an ultrasound image and not used;
     a file that has only this is asked about. A cine loop is frames over time: it is read only with `frame_spacing`,
@@ -121,6 +122,8 @@ class UltrasoundReader(CheckedReader):
         facts = _facts(first, region, window, keep)
         facts |= {"frames": len(indices), "coloured_share": round(coloured / voxels.size, 6)}
         facts["masked_boxes"] = [list(box) for box in blank]
+        if blank:
+            facts["removed"] = "; ".join(filter(None, (facts["removed"], f"other regions blanked: {len(blank)}")))
         facts["spacing_from"] = "option" if self.spacing is not None else "ultrasound region"
         placement = {
             "frames": [indices[0], indices[-1] + 1],
@@ -283,15 +286,16 @@ def _facts(file: _File, region: UltrasoundRegion | None, window: Box, keep: Box)
     removed = rows * columns - (keep[2] + 1 - keep[0]) * (keep[3] + 1 - keep[1])
     tag = str(file.dataset.get("BurnedInAnnotation", "")).upper()
     frame = (0, 0, columns - 1, rows - 1)
-    known = region is not None and _contains(frame, region.box)
-    burned_in = "margins removed" if known else "unknown" if keep == frame else "cut by option"
+    # Inside the picture a scanner may write too (depth, marks, what the operator typed): only eyes can tell.
+    burned_in = "unknown" if keep == frame else "margins removed, inside not checked"
     margins = {"left": keep[0], "top": keep[1], "right": columns - 1 - keep[2], "bottom": rows - 1 - keep[3]}
+    sides = [f"{side} {width} px" for side, width in margins.items()]
     return {
         "region": None if region is None else region.index,
         "region_box": list(region.box) if region is not None else None,
         "frame_size": [columns, rows],
         "kept_box": list(keep),
-        "removed": f"margins removed: {', '.join(f'{side} {width} px' for side, width in margins.items())}",
+        "removed": f"margins removed: {', '.join(sides)}" if removed else "",
         "removed_pixels": removed,
         "burned_in": burned_in,
         "burned_in_tag": tag if tag in ("YES", "NO") else "absent",

@@ -43,7 +43,7 @@ def test_the_region_becomes_a_volume_of_columns_frames_rows(tmp_path: Path) -> N
     assert volume.spacing == pytest.approx((0.2, 0.5, 0.3))
     assert not volume.oriented
     assert volume.placement == {"frames": [0, 5], "rows": [3, 19], "columns": [4, 24]}
-    assert volume.facts["burned_in"] == "margins removed"
+    assert volume.facts["burned_in"] == "margins removed, inside not checked"
     assert volume.facts["removed_pixels"] == 24 * 32 - 20 * 16
     assert volume.facts["removed"] == "margins removed: left 4 px, top 3 px, right 8 px, bottom 5 px"
 
@@ -129,6 +129,7 @@ def test_other_regions_in_the_picture_are_blanked_unless_they_share_its_scale(tm
     expected[:, :, 12:] = 0
     assert np.array_equal(volume.voxels, expected)
     assert volume.facts["masked_boxes"] == [[0, 15, 31, 23]]
+    assert volume.facts["removed"].endswith("bottom 5 px; other regions blanked: 1")
     assert np.array_equal(read(path, mask=False).voxels, pixels[:, 3:19, 4:24].transpose(2, 0, 1))
     covered = save_ultrasound(tmp_path / "b.dcm", pixels, [region(BOX), region((0, 0, 31, 23), spatial_format=5)])
     refused(covered, "other regions cover", frame_spacing=1)
@@ -151,6 +152,7 @@ def test_without_regions_the_spacing_is_asked_for_and_text_may_be_there(tmp_path
     assert volume.spacing == pytest.approx((0.2, 0.5, 0.4))
     assert np.array_equal(volume.voxels, pixels.transpose(2, 0, 1))
     assert (volume.facts["burned_in"], volume.facts["burned_in_tag"]) == ("unknown", "YES")
+    assert volume.facts["removed"] == ""
     for wrong in ((0.2,), (0.2, 0.0), (0.2, 0.3, 0.4)):
         refused(path, "voxel size", spacing=wrong, frame_spacing=1)
 
@@ -160,7 +162,7 @@ def test_a_shrunk_picture_is_refused_and_can_be_read_with_a_spacing(tmp_path: Pa
     refused(path, "columns 84–595, rows 31–414.*calibration is void", frame_spacing=1)
     volume = read(path, spacing=(1.0, 1.0), crop=(42, 16, 297, 206), frames=(0, 2))
     assert volume.voxels.shape == (256, 2, 191)
-    assert volume.facts["burned_in"] == "cut by option"
+    assert volume.facts["burned_in"] == "margins removed, inside not checked"
 
 
 def test_single_frames_are_put_in_the_order_of_their_numbers(tmp_path: Path) -> None:
@@ -234,6 +236,12 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path
     short = save_ultrasound(tmp_path / "b.dcm", grey(), [region(BOX)])
     short.write_bytes(short.read_bytes()[:-700])
     refused(short, "b.dcm", frame_spacing=1)
+
+
+def test_a_missing_decoder_is_named_with_its_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save_ultrasound(tmp_path / "a.dcm", grey(), [region(BOX)], jpeg=True)
+    monkeypatch.setattr(pydicom.pixels.decoders.base.Decoder, "is_available", property(lambda _: False))
+    refused(path, r'JPEG Baseline.*installed decoder.*pip install "grn-monai\[scans\]"', frame_spacing=1)
 
 
 def test_it_loads_in_monais_transform(tmp_path: Path) -> None:
