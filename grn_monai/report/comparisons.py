@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from grn_monai.report.numbers import MISSING, interval, number, significant
+from grn_monai.report.numbers import MISSING, interval, number, spread
 from grn_monai.report.tables import Cell, Table
 
 __all__ = ["Comparison", "repeat_comparisons", "side_comparisons"]
@@ -111,22 +111,19 @@ def _repeat_row(row: Row, digits: int) -> list[Cell]:
     note = row.get("note")
     return [
         Cell(f"{row.get('sites')} × {row.get('repeats')}", (f"{left_out} left out",) if left_out else ()),
-        Cell(f"{number(row.get('mean'), digits)} ± {number(row.get('sd'), digits)}"),
+        Cell(spread(row, digits)),
         Cell(number(row.get("icc"), 2), tuple(text for text in (ci, str(note) if note else "") if text)),
-        Cell(significant(row.get("sem"), 2)),
-        Cell(significant(row.get("within_sd"), 2)),
-        Cell(significant(row.get("mdc95"), 2)),
+        Cell(number(row.get("sem"), digits)),
+        Cell(number(row.get("within_sd"), digits)),
+        Cell(number(row.get("mdc95"), digits)),
     ]
 
 
-def _pair_row(layer: str, pair: Row) -> tuple[str, list[Cell]]:
+def _pair_row(layer: str, pair: Row, digits: int) -> tuple[str, list[Cell]]:
     cells = [Cell(number(pair.get("n"), 0))]
     for key in ("bias", "lower", "upper"):
-        ends = pair.get(f"{key}_ci95") or (None, None)
-        texts = [significant(end, 2) for end in ends]
-        cells.append(
-            Cell(significant(pair.get(key), 2), (f"{texts[0]} to {texts[1]}",) if MISSING not in texts else ())
-        )
+        ci = interval(pair.get(f"{key}_ci95"), digits)
+        cells.append(Cell(number(pair.get(key), digits, signed=key == "bias"), (ci,) if ci else ()))
     return f"{layer}: {pair.get('second')} − {pair.get('first')}", cells
 
 
@@ -139,7 +136,7 @@ def repeat_comparisons(rows: Any) -> list[Comparison]:
             [(layer, _repeat_row(row, _digits(unit))) for layer, group in layers.items() for row in group],
         )
         pairs = [
-            _pair_row(layer, pair)
+            _pair_row(layer, pair, _digits(unit))
             for layer, group in layers.items()
             for row in group
             for pair in row.get("bland_altman") or []

@@ -158,6 +158,12 @@ def _sections(
         )
 
 
+def _title(cohort: Any) -> str:
+    """Name of the cohort's folder, whether the cohort was named by it or by a JSON file in it."""
+    path = Path(str(cohort))
+    return (path.parent if path.suffix == ".json" else path).name or "Scans"
+
+
 def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]:
     from grn_monai.handlers.record import provenance
 
@@ -172,7 +178,7 @@ def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]
     source = content.get("source") or {}
     texts = [key for key in _TEXT_COLUMNS if any(scan.get(key) is not None for scan in measured.scans)]
     return {
-        "title": str(source.get("title") or Path(str(source.get("cohort") or measured.path.parent)).name or "Scans"),
+        "title": _title(source.get("cohort") or measured.path.parent),
         "simulated": content.get("simulated"),
         "layered": measured.layered,
         "entries": entries,

@@ -90,16 +90,16 @@ def test_repeats_show_reliability_errors_and_limits_of_agreement() -> None:
         **{"bland_altman": [pair], "note": None},
     }
     none = {**row, "layer": "muscle", "sites": 1, "icc": None, "icc_ci95": None, "sem": None, "mdc95": None}
-    none |= {"within_sd": None, "bland_altman": [], "note": "1 site has all repeats"}
+    none |= {"mean": None, "sd": None, "within_sd": None, "bland_altman": [], "note": "1 site has all repeats"}
     (found,) = repeat_comparisons([row, none])
     assert found.title == "Echo level (%)"
     cells = dict(found.table.rows)
     assert [cell.text for cell in cells["fat"]] == ["9 × 3", "40.0 ± 5.0", "0.91", "1.5", "1.4", "4.1"]
     assert cells["fat"][0].below == ("1 left out",)
     assert cells["fat"][2].below == ("0.80 to 0.97",)
-    assert [cell.text for cell in cells["muscle"]][2:] == ["–"] * 4
+    assert [cell.text for cell in cells["muscle"]][1:] == ["–"] * 5
     assert cells["muscle"][2].below == ("1 site has all repeats",)
     ((name, limits),) = found.single.rows
     assert name == "fat: 2 − 1"
-    assert [cell.text for cell in limits] == ["9", "0.012", "−0.5", "0.52"]
-    assert [cell.below for cell in limits] == [(), ("−0.1 to 0.12",), ("−0.7 to −0.3",), ()]
+    assert [cell.text for cell in limits] == ["9", "+0.0", "−0.5", "0.5"]
+    assert [cell.below for cell in limits] == [(), ("−0.1 to 0.1",), ("−0.7 to −0.3",), ()]
