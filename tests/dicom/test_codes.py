@@ -9,7 +9,7 @@ from grn_monai.dicom.codes import DEEP, LEFT, LUMBAR_REGION, RIGHT, SEGMENT_CODE
 from grn_monai.labels import LAYER_NAMES, LAYERS
 
 SNOMED = {code: meaning for group in concepts["SCT"].values() for code, (meaning, _) in group.items()}
-# In SNOMED CT, but on no list of DICOM.
+# In SNOMED CT, but on no list of DICOM: taken from other public uses of these codes, not from a release of SNOMED.
 UNLISTED = {"67769002", "5709001", "68455001"}
 
 
