@@ -41,8 +41,8 @@ RIGHT = Concept("24028007", "SCT", "Right")
 SUPERFICIAL = Concept("26283006", "SCT", "Superficial")
 DEEP = Concept("795002", "SCT", "Deep")
 
-# All codes are those of the lists in PS3.16, but for adipose tissue, multifidus and iliopsoas, which those lacked; these
-# three come from other public uses of SNOMED CT.
+# All are on the lists of PS3.16, but for adipose tissue, multifidus and iliopsoas: these three come from other public
+# uses of SNOMED CT.
 SKIN = Concept("39937001", "SCT", "Skin")
 FAT = Concept("67769002", "SCT", "Subcutaneous adipose tissue")
 FASCIA = Concept("120576005", "SCT", "Fascial layer")
