@@ -118,6 +118,19 @@ def test_transfer_syntaxes(tmp_path: Path, name: str) -> None:
     np.testing.assert_array_equal(voxels, np.repeat(plain.T[..., None], 3, axis=2))
 
 
+@pytest.mark.parametrize("what", ["added", "cut", "none"])
+def test_broken_fragments_are_refused_where_gdcm_would_search_without_end(tmp_path: Path, what: str) -> None:
+    source = pydicom.dcmread(pydicom.data.get_testdata_file("MR_small_jp2klossless.dcm", download=False))
+    pixels = {"added": source.PixelData + bytes(100), "cut": source.PixelData[:-50], "none": source.PixelData[:8]}
+    source.PixelData = pixels[what]
+    source["PixelData"].is_undefined_length = True
+    path = tmp_path / "a.dcm"
+    source.save_as(path)
+    with pytest.raises(InputError, match="broken fragments") as caught:
+        DicomSeriesReader().read([path, path])
+    assert caught.value.where == str(path)
+
+
 def test_other_files_in_the_folder_are_passed_over(tmp_path: Path) -> None:
     save(tmp_path / "s")
     (tmp_path / "s" / "DICOMDIR").write_bytes(bytes(128) + b"DICM")

@@ -196,6 +196,17 @@ def test_file_without_beamformed_data(tmp_path: Path) -> None:
         UFFReader().read(path)
 
 
+def test_broken_heap_is_refused_where_hdf5_would_follow_it_without_end(tmp_path: Path) -> None:
+    path = volume_file(tmp_path / "a.uff", speckle(SHAPE, np.float32))
+    content = path.read_bytes()
+    heap = content.index(b"GCOL")  # where h5py keeps the text of attributes
+    size = heap + 16 + 8  # of its first object
+    for wrong in (b"\x7f\xff\xff\xff\0\0\0\0", b"\xff" * 8):
+        path.write_bytes(content[:size] + wrong + content[size + 8 :])
+        with pytest.raises(InputError, match="a broken heap"):
+            UFFReader().read(path)
+
+
 @pytest.mark.parametrize("step", [0, -1, float("nan")])
 def test_wrong_frame_spacing(step: float) -> None:
     with pytest.raises(InputError, match="mm between frames"):
