@@ -59,7 +59,8 @@ def errors_of_scan(
 
 def summarise(rows: Sequence[Row], subjects: Sequence[str], seed: int = 0) -> dict[str, Any]:
     """Bias, MAE and SD over scans of each measure, with intervals over subjects."""
-    out: dict[str, Any] = {"truth_mm": float(np.nanmean([row["truth"] for row in rows]))}
+    truths = [row["truth"] for row in rows if np.isfinite(row["truth"])]
+    out: dict[str, Any] = {"truth_mm": float(np.mean(truths)) if truths else None}
     for name in MEASURES:
         error = np.array([row[f"{name}_error"] for row in rows])
         each = np.array([row[f"{name}_each"] for row in rows])
@@ -124,16 +125,17 @@ def compare(
         "scans": len(subjects),
         "subjects": len(set(subjects)),
         "layers": layers,
-        "mean_over_layers": {name: _over_layers(by_layer) for name, by_layer in layers.items()},
+        "mean_above_muscle": {name: _over_layers(by_layer) for name, by_layer in layers.items()},
         "failures": failures,
     }
 
 
 def _over_layers(by_layer: Mapping[str, Any]) -> dict[str, dict[str, float]]:
-    """Mean over the layers whose thickness is known."""
+    """Mean over the layers above the muscle, which the field of view cuts nearly everywhere."""
     out = {}
+    above = [by_layer[LAYER_NAMES[label]] for label in LAYERS[:-1]]
     for measure in MEASURES:
-        known = [layer[measure] for layer in by_layer.values() if layer[measure]["n"]]
+        known = [layer[measure] for layer in above if layer[measure]["n"]]
         keys = ("mae_mm", "each_a_line_mae_mm")
         out[measure] = {key: float(np.mean([part[key] for part in known])) for key in keys} if known else {}
     return out

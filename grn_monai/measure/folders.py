@@ -128,7 +128,7 @@ def measure_folders(
         if folder is not None and not folder.is_dir():
             mend = "Give the folder that inference wrote."
             raise InputError(folder, "no folder", "a folder of label volumes", mend)
-    found = open_source(source, section)
+    found = open_source(source, section, suffix)
     target = Path(out)
     make_folder(target)
     reader = _Reader(found.label_set, depth_axis, depth_reversed)
@@ -169,6 +169,11 @@ def _scan_of(item: Mapping[str, Any]) -> tuple[str, str]:
     return item_names(item)
 
 
+def _plain(value: Any) -> str | int | float | None:
+    """A key of an item as text or number: a cohort file may hold anything there."""
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
 def _measure_item(
     item: dict[str, Any],
     source: Source,
@@ -198,9 +203,7 @@ def _measure_item(
         "subject": subject,
         "scan": scan,
         "side": side_of(item.get("side")),
-        "site": item.get("site"),
-        "status": item.get("status"),
-        "repeat": item.get("repeat"),
+        **{key: _plain(item.get(key)) for key in ("site", "status", "repeat")},
         "image": str(Path(item["image"]).resolve()),
         "segmentation": str(path.resolve()),
         "dynamic_range_db": dynamic_range_db,

@@ -184,7 +184,11 @@ def _measure_row(measure: Measure, sites: Sequence[Mapping[Any, float]], total: 
     for a, b in itertools.combinations(range(k), 2):
         pair = {"first": repeats[a], "second": repeats[b]}
         row["bland_altman"].append(pair | bland_altman(values[:, a], values[:, b]))
-    found = icc_2_1(values)
+    try:
+        found = icc_2_1(values)
+    except InputError as error:  # what needs no package is told all the same
+        row["note"] = f"no ICC: {error.found}; {error.mend}"
+        return row
     if found is None:
         row["note"] = "all values are the same, so that there is no ICC"
         return row

@@ -36,12 +36,13 @@ class Source:
     dynamic_range_db: float | None
 
 
-def open_source(source: str | PathLike[str], section: str = "test") -> Source:
+def open_source(source: str | PathLike[str], section: str = "test", suffix: str = "_seg") -> Source:
     """Lists the scans of a cohort's section, of a folder, or one file.
 
     Args:
         source: cohort folder, its JSON file (also of another name), a folder of volumes, or one volume.
         section: section of a cohort, or "all".
+        suffix: in a folder of volumes, NAME with this suffix is the label volume of scan NAME, not a scan.
 
     Raises:
         InputError: there is no such file or no scan in it, or a faulty cohort; two images share a file name.
@@ -49,6 +50,7 @@ def open_source(source: str | PathLike[str], section: str = "test") -> Source:
     from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, section_items
     from grn_monai.data.names import check_file_names
     from grn_monai.data.scans import scan_list
+    from grn_monai.data.volume import scan_name
 
     path = Path(source)
     if path.suffix == ".json" or (path / COHORT_FILE).is_file():
@@ -60,7 +62,11 @@ def open_source(source: str | PathLike[str], section: str = "test") -> Source:
         simulated = bool(cohort.get("simulated", (file.parent / "simulation.json").is_file()))
         found = Source(items, LabelSet.of(cohort["labels"]), simulated, dynamic_range(cohort, file))
     else:
-        found = Source(scan_list(path), LabelSet.of(None), None, None)
+        items = scan_list(path)
+        names = {scan_name(item["image"]) for item in items}
+        labels = {name for name in names if suffix and name.removesuffix(suffix) in names - {name}}
+        items = [item for item in items if scan_name(item["image"]) not in labels]
+        found = Source(items, LabelSet.of(None), None, None)
     check_file_names(found.items)
     return found
 

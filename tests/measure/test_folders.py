@@ -192,10 +192,29 @@ def test_a_folder_of_images_without_a_cohort(folders: tuple[Path, Path], tmp_pat
     assert found["scans"][0]["layers"][0]["echo_db"] is None
 
 
+def test_labels_beside_the_images_are_no_scans(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    for path in folders[1].iterdir():
+        path.rename(folders[0] / "images" / path.name)
+    found = measure_folders(folders[0] / "images", folders[0] / "images", tmp_path / "out", maps="none").content
+    assert len(found["scans"]) == 8
+    assert found["failures"] == {}
+
+
 def test_results_of_an_earlier_call_with_repeats_do_not_stay(folders: tuple[Path, Path], tmp_path: Path) -> None:
     measure_folders(*folders, tmp_path / "out", maps="none")
     measure_folders(folders[0] / "images", folders[1], tmp_path / "out", maps="none")
     assert {p.name for p in (tmp_path / "out").iterdir()} == FILES
+
+
+def test_odd_keys_of_items_do_no_harm(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    cohort = json.loads((folders[0] / "dataset.json").read_text())
+    odd = {"side": ["left"], "site": {"level": 3}, "status": [1], "repeat": ["a"]}
+    cohort["test"] = [{**item, **odd} for item in cohort["test"][:2]]
+    (folders[0] / "dataset.json").write_text(json.dumps(cohort))
+    found = measure_folders(*folders, tmp_path / "out", maps="none").content
+    assert found["failures"] == {}
+    assert [scan["side"] for scan in found["scans"]] == [None, None]
+    assert found["scans"][0]["site"] == "{'level': 3}"
 
 
 def test_muscles_of_another_modality(tmp_path: Path) -> None:

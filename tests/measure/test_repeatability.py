@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_old_names_of_pingouin(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = icc_2_1(table())
     monkeypatch.setattr(pingouin, "intraclass_corr", old)
     assert icc_2_1(table()) == expected
+
+
+def test_without_pingouin_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pingouin", None)
+    row = repeatability(entries(table()))[0]
+    assert row["icc"] is None
+    assert 'pip install "grn-monai[scans]"' in row["note"]
+    assert row["within_sd"] > 0
+    assert len(row["bland_altman"]) == 3
 
 
 def test_bland_altman_by_hand() -> None:
