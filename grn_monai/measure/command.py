@@ -12,6 +12,15 @@ __all__ = ["add_parser", "run"]
 
 # Imports of torch and matplotlib stand in the function that needs them, so that --help answers at once.
 
+# Spelt out, as the checks' own module brings NumPy; a test compares the two.
+_LIMITS = """quality checks and their limits:
+  plane_disagreement 7, sge_disagreement 6          % of tissue voxels
+  out_of_order 25, layer_gaps 25, order_violations 0,
+  field_of_view_bottom 5, field_of_view_top 5, dark_lines 5    % of A-lines
+  layers_missing 0                                  labels
+
+"""
+
 _EPILOG = """exit status: 0 done, 1 some scans failed (they are listed), 2 bad input"""
 
 
@@ -39,7 +48,7 @@ def add_parser(commands: Any) -> None:
         epilog="examples:\n"
         "  grn-monai measure data/cohort runs/demo/evaluation/grn_plus/predictions --out runs/measured\n"
         "  grn-monai measure scans/ segmented/ --out measured --depth-axis A --limit plane_disagreement=10\n"
-        "  grn-monai measure data/cohort --labels --section all --out truth\n\n" + _EPILOG,
+        "  grn-monai measure data/cohort --labels --section all --out truth\n\n" + _LIMITS + _EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(

@@ -16,6 +16,7 @@ from grn_monai.labels import LAYER_NAMES
 from grn_monai.measure.agreement import QUALITY_FORMAT, agreement, count_pairs
 from grn_monai.measure.command import add_parser
 from grn_monai.measure.folders import measure_folders
+from grn_monai.measure.quality import CHECKS
 from grn_monai.metrics.files import read_rows
 from tests.metrics.layered import layered_truth, perturbed
 
@@ -254,6 +255,13 @@ def test_bad_input_is_said(folders: tuple[Path, Path], tmp_path: Path, arguments
     with pytest.raises(InputError) as info:
         call(*(argument.format(**places) for argument in arguments))
     assert words in str(info.value)
+
+
+def test_the_help_names_every_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        call("--help")
+    text = capsys.readouterr().out
+    assert all(f"{name} {check.limit:g}" in text for name, check in CHECKS.items())
 
 
 def test_bad_options_stop_at_once(folders: tuple[Path, Path], tmp_path: Path) -> None:
