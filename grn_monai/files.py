@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 from grn_monai.errors import InputError
 
-__all__ = ["file_stamps", "make_folder", "replacing", "write_whole"]
+__all__ = ["clear_leftovers", "file_stamps", "make_folder", "replacing", "write_whole"]
+
+
+_TEMPORARY = re.compile(r"\.[0-9a-f]{32}-")
 
 
 def make_folder(path: str | os.PathLike[str]) -> None:
@@ -66,6 +70,13 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):  # where the folder itself is at fault, the error of the writing says so
             temporary.unlink(missing_ok=True)
+
+
+def clear_leftovers(folder: str | os.PathLike[str]) -> None:
+    """Remove the temporary files that a killed process left in a folder; nobody else may be writing there."""
+    for path in Path(folder).glob(".*"):
+        if _TEMPORARY.match(path.name) and path.is_file():
+            path.unlink(missing_ok=True)
 
 
 def write_whole(path: str | os.PathLike[str], content: str | bytes) -> Path:

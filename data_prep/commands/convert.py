@@ -44,7 +44,7 @@ examples:
 
 table: CSV with a column `image` (a path below SRC; a folder for a series) and any of
   label, subject, scan, section, modality, side, site, status, repeat, index, spacing ("0.2 0.2 0.15"), frame_spacing,
-  region, variable, label_variable, axes, volume, plane, data, dynamic_range_db, reference
+  region, frames, crop, variable, label_variable, axes, volume, plane, data, dynamic_range_db, reference
 """
 
 
@@ -84,6 +84,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     how.add_argument("--spacing", type=float, nargs=3, metavar=("X", "Y", "Z"), help="voxel size in mm, Z is depth")
     how.add_argument("--frame-spacing", type=float, metavar="MM", help="between the frames of a sweep")
     how.add_argument("--region", type=int, metavar="N", help="which region of a frame with several, from 1")
+    how.add_argument("--frames", type=int, nargs=2, metavar=("FIRST", "LAST"), help="of a sweep to take, from 1")
+    how.add_argument(
+        "--crop", type=int, nargs=4, metavar=("X0", "Y0", "X1", "Y1"), help="pixels of an ultrasound frame to keep"
+    )
     how.add_argument("--variable", metavar="NAME", help="variable of a .mat file, object of a .uff file")
     how.add_argument("--label-variable", metavar="NAME", help="the same in the label's file")
     how.add_argument("--axes", metavar="ORDER", help="order of the axes in a .mat file, such as zxy (its default)")
@@ -148,6 +152,8 @@ def _run(args: argparse.Namespace) -> int:
     options = ReadOptions(
         spacing=None if args.spacing is None else (args.spacing[0], args.spacing[1], args.spacing[2]),
         frame_spacing=args.frame_spacing, region=args.region, variable=args.variable,
+        frames=None if args.frames is None else (args.frames[0], args.frames[1]),
+        crop=None if args.crop is None else (args.crop[0], args.crop[1], args.crop[2], args.crop[3]),
         label_variable=args.label_variable, axes=args.axes, volume=args.volume, plane=args.plane, data=args.data,
         dynamic_range_db=args.dynamic_range, reference=args.reference,
     )  # fmt: skip
@@ -162,7 +168,8 @@ def _run(args: argparse.Namespace) -> int:
     kept = f", {summary.kept} kept from before" if summary.kept else ""
     print(f"{args.out}: {_scans(summary.converted)} converted{kept}; the cohort has")
     print("  " + ", ".join(f"{section} {count}" for section, count in summary.sections.items()))
-    print(f"  look at {args.out / 'preview.png'}; what was removed stands in {args.out / 'deidentification.csv'}")
+    if any(summary.sections.values()):
+        print(f"  look at {args.out / 'preview.png'}; what was removed stands in {args.out / 'deidentification.csv'}")
     if link is not None:
         print(f"  {link} tells where each scan came from: keep it to yourself")
     for note in summary.notes:

@@ -24,7 +24,7 @@ from data_prep.files import write_json
 from data_prep.preview import write_preview
 from grn_monai.data.cohort import COHORT_FILE, SECTIONS
 from grn_monai.errors import InputError
-from grn_monai.files import make_folder, write_whole
+from grn_monai.files import clear_leftovers, make_folder, write_whole
 from grn_monai.handlers.record import provenance
 
 __all__ = ["CONVERSION_FILE", "Summary", "convert_cohort"]
@@ -90,6 +90,7 @@ def convert_cohort(request: Request, progress: bool = True) -> Summary:
             jobs[scan] = Job(source, *_paths(request.out, scan))
     for folder in ("images", "labels"):
         make_folder(request.out / folder)
+        clear_leftovers(request.out / folder)
     # It marks the folder as one to go on with, and comes before the first scan.
     _write_results(request, plan, link, partly=True)
     link.write(request.out)

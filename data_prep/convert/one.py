@@ -57,6 +57,8 @@ _COMMAND_LINE = {
     r"\bframe_spacing\b": "--frame-spacing MM",
     r"\bregion(=|\b.*option)|option region": "--region N",
     r"\boption volume|volume=": "--volume N",
+    r"\bframes(=|\b.*option)|option frames": "--frames FIRST LAST",
+    r"option crop|crop=": "--crop X0 Y0 X1 Y1",
     r"\baxes\b": "--axes ORDER",
     r"\bvariable\b|option name": "--variable NAME",
 }

@@ -49,7 +49,8 @@ def _reader(kind: str, options: ReadOptions, label: bool = False, size: tuple[in
         step = options.frame_spacing
         if step is None and options.spacing is not None:
             step = options.spacing[1]
-        return readers.UltrasoundReader(options.region, pixel, step)
+        frames = None if options.frames is None else (options.frames[0] - 1, options.frames[1])
+        return readers.UltrasoundReader(options.region, pixel, step, frames, options.crop or True)
     if kind == "dicom-enhanced-us":
         return readers.EnhancedUltrasoundReader(options.volume)
     return readers.DicomSeriesReader()

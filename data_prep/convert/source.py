@@ -22,6 +22,8 @@ class ReadOptions:
         spacing: voxel size along X, Y, Z in mm.
         frame_spacing: mm between the frames of a sweep.
         region: number of the ultrasound region to take, from 1.
+        frames: first and last frame of a sweep to take, from 1.
+        crop: pixels X0 Y0 X1 Y1 of an ultrasound frame to keep, from 0, last ones included.
         variable: variable of a .mat file, or object of a .uff file.
         label_variable: the same in the label's file.
         axes: order of the axes in a .mat file, such as "zxy".
@@ -35,6 +37,8 @@ class ReadOptions:
     spacing: tuple[float, float, float] | None = None
     frame_spacing: float | None = None
     region: int | None = None
+    frames: tuple[int, int] | None = None
+    crop: tuple[int, int, int, int] | None = None
     variable: str | None = None
     label_variable: str | None = None
     axes: str | None = None

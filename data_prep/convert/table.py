@@ -20,6 +20,11 @@ COLUMNS: tuple[str, ...] = ("image", "label", "subject", "scan", "section", "mod
 """Columns of a table; only ``image`` is needed. ``image_path`` and ``mask_path`` are taken for image and label."""
 
 _OTHER_NAMES = {"image_path": "image", "mask_path": "label", "mask": "label"}
+_LISTS: dict[str, tuple[type[int] | type[float], int, str]] = {
+    "spacing": (float, 3, "0.2 0.2 0.15 (mm)"),
+    "frames": (int, 2, "1 120"),
+    "crop": (int, 4, "84 31 595 414"),
+}
 _NUMBERS = {"frame_spacing": float, "region": int, "volume": int, "dynamic_range_db": float}
 
 
@@ -74,13 +79,16 @@ def row_options(row: dict[str, str], path: Path) -> ReadOptions:
                 values[name] = kind(values[name])
             except ValueError as error:
                 raise InputError(where, f"{name} {values[name]!r}", "a number", "Correct the cell.") from error
-    if "spacing" in values:
-        try:
-            x, y, z = (float(part) for part in values["spacing"].replace(",", " ").replace(";", " ").split())
-        except ValueError as error:
-            found = f"spacing {values['spacing']!r}"
-            raise InputError(where, found, "three numbers of mm, such as 0.2 0.2 0.15", "Correct the cell.") from error
-        values["spacing"] = (x, y, z)
+    for name, (kind, count, example) in _LISTS.items():
+        if name in values:
+            try:
+                parts = [kind(part) for part in values[name].replace(",", " ").replace(";", " ").split()]
+                if len(parts) != count:
+                    raise ValueError
+            except ValueError as error:
+                expected = f"{count} numbers, such as {example}"
+                raise InputError(where, f"{name} {values[name]!r}", expected, "Correct the cell.") from error
+            values[name] = tuple(parts)
     return ReadOptions(**values)
 
 

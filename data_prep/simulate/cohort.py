@@ -22,7 +22,7 @@ from data_prep.simulate.anatomy import draw_subject
 from data_prep.simulate.scan import scan_parameters, write_scan
 from data_prep.simulate.settings import Scan, Settings, plan_scans
 from grn_monai.errors import InputError
-from grn_monai.files import make_folder
+from grn_monai.files import clear_leftovers, make_folder
 from grn_monai.labels import LAYER_NAMES
 
 __all__ = ["RECORD_FILE", "simulate_cohort"]
@@ -61,6 +61,7 @@ def simulate_cohort(out: Path, settings: Settings, workers: int = 1, progress: b
     write_json(out / RECORD_FILE, _record(settings, plan))
     for folder in ("images", "labels"):
         make_folder(out / folder)
+        clear_leftovers(out / folder)
     todo = [scan for scan in plan if not all(path.is_file() for path in _paths(out, scan))]
     with tqdm(
         total=len(plan), initial=len(plan) - len(todo), unit="scan", disable=not progress, file=sys.stderr

@@ -65,6 +65,21 @@ def _check_file(path: Path) -> None:
         raise InputError(path, found, readable, f"Convert it first, to {_CONVERTED}.")
     if path.stat().st_size == 0:
         raise InputError(path, "an empty file (0 bytes)", "a volume", _EXPORT_AGAIN)
+    _check_signature(path)
+
+
+def _check_signature(path: Path) -> None:
+    """ITK goes by the content: under these names it would read any other format, and pass by what its reader checks."""
+    name = path.name.lower()
+    if _is_nifti(path):
+        return
+    with path.open("rb") as file:
+        head = file.read(4096)
+    known = head.startswith(b"NRRD") if name.endswith(".nrrd") else b"NDims" in head
+    if not known:
+        kind = "an NRRD" if name.endswith(".nrrd") else "a MetaImage"
+        mend = "Give the file the ending of its format, or export it again."
+        raise InputError(path, f"a file that is not {kind}", f"the header of {kind} file", mend)
 
 
 def _reason(err: Exception) -> str:

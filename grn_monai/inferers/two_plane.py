@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from grn_monai.errors import InputError
 from grn_monai.transforms.quality import argmax_labels
-from grn_monai.transforms.slices import PLANES, plane_axis, slices_to_volume, volume_to_slices
+from grn_monai.transforms.slices import PLANES, plane_axis, planes_within, slices_to_volume, volume_to_slices
 
 __all__ = ["TwoPlaneInferer"]
 
@@ -26,7 +26,8 @@ class TwoPlaneInferer(Inferer):
     that beside the result only one batch is in memory. No gradients are kept.
 
     Args:
-        planes: which planes to use, of ``"sagittal"`` and ``"transverse"``.
+        planes: which planes to use, of ``"sagittal"`` and ``"transverse"``. Of a single slice, ``(X, 1, Z)`` or
+            ``(1, Y, Z)``, only its own plane is; ``return_planes`` then gives the same for both.
         size: ``(H, W)`` that the network sees; ``None`` keeps the grid of the volume.
         batch_size: slices per call of the network; it does not change the result of a network in eval mode.
         fusion: ``"mean"`` of the planes' probabilities, or ``"product"``, their normalised geometric mean.
@@ -95,12 +96,13 @@ class TwoPlaneInferer(Inferer):
             raise InputError("TwoPlaneInferer", f"data of shape {tuple(inputs.shape)}", "(B, C, X, Y, Z)", mend)
         results: dict[str, torch.Tensor] = {}
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # plain tensors are faster
-        counts = {plane: volumes.shape[2 + plane_axis(plane)] for plane in self.planes}
+        planes = planes_within(self.planes, volumes.shape[2:])  # of a single slice, its own plane only
+        counts = {plane: volumes.shape[2 + plane_axis(plane)] for plane in planes}
         batches = sum(-(-count // self.batch_size) for count in counts.values()) * len(volumes)
         with torch.no_grad(), tqdm(total=batches, disable=not self.progress, unit="batch") as bar:
             for b, volume in enumerate(volumes):
                 first_plane = None
-                if self.return_agreement and len(self.planes) > 1:
+                if self.return_agreement and len(planes) > 1:
                     first_plane = torch.empty(volume.shape[1:], dtype=torch.uint8, device=volume.device)
                 for plane, count in counts.items():
                     for start in range(0, count, self.batch_size):
@@ -110,7 +112,8 @@ class TwoPlaneInferer(Inferer):
                             logits, enhanced = self._run(network, slices, *args, **kwargs)
                             # Not as one batch with S(G(x)): the prediction shall not depend on this option by a bit.
                             raw = network.segment(slices) if self._has_both(network) else None  # type: ignore[attr-defined]
-                        probabilities = self._collect(results, volumes, b, plane, start, logits, enhanced)
+                        share = 1 / len(planes)
+                        probabilities = self._collect(results, volumes, b, plane, start, share, logits, enhanced)
                         if self.return_agreement:
                             self._compare(results, volumes, b, plane, start, probabilities, raw, first_plane)
                         bar.update()
@@ -118,6 +121,8 @@ class TwoPlaneInferer(Inferer):
                 for volume in results["pred"]:
                     for slab in volume.unbind(1):  # a slab at a time, in place
                         slab.copy_(slab.softmax(0))
+            if self.return_planes:
+                results |= {plane: results["pred"].clone() for plane in self.planes if plane not in planes}
         if isinstance(inputs, MetaTensor):
             results = {key: MetaTensor(value).copy_meta_from(inputs) for key, value in results.items()}
         more = self.return_planes or self.return_enhanced or self.return_agreement
@@ -158,6 +163,7 @@ class TwoPlaneInferer(Inferer):
         b: int,
         plane: str,
         start: int,
+        share: float,
         logits: torch.Tensor,
         enhanced: torch.Tensor | None,
     ) -> torch.Tensor:
@@ -173,7 +179,7 @@ class TwoPlaneInferer(Inferer):
                 shape = (len(volumes), part.shape[0], *volumes.shape[2:])
                 results[key] = torch.zeros(shape, device=volumes.device)
             place = results[key][b].narrow(plane_axis(plane) + 1, start, part.shape[plane_axis(plane) + 1])
-            place.add_(part, alpha=1 if key == plane else 1 / len(self.planes))
+            place.add_(part, alpha=1 if key == plane else share)
         return probabilities
 
     def _compare(

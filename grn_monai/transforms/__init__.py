@@ -7,6 +7,7 @@ from .depth import DepthLast, DepthLastd, depth_order
 from .echo import ScaleEcho, ScaleEchod, echo_range, scale_echo
 from .load import LoadScan, LoadScand
 from .ordered import OrderedLayers, OrderedLayersd, decode_ordered
+from .quality import ArgmaxLabelsd, SaveQualityd, ScanQualityd, argmax_labels
 from .slices import (
     PLANES,
     SlicesToVolume,
@@ -14,6 +15,7 @@ from .slices import (
     VolumeToSlices,
     VolumeToSlicesd,
     plane_axis,
+    planes_within,
     resize_slices,
     slices_to_volume,
     take_slice,
@@ -22,6 +24,7 @@ from .slices import (
 
 __all__ = [
     "PLANES",
+    "ArgmaxLabelsd",
     "BMode",
     "BModed",
     "DepthLast",
@@ -30,18 +33,22 @@ __all__ = [
     "LoadScand",
     "OrderedLayers",
     "OrderedLayersd",
+    "SaveQualityd",
     "ScaleEcho",
     "ScaleEchod",
+    "ScanQualityd",
     "SlicesToVolume",
     "SlicesToVolumed",
     "VolumeToSlices",
     "VolumeToSlicesd",
+    "argmax_labels",
     "decode_ordered",
     "depth_order",
     "echo_range",
     "envelope",
     "log_compress",
     "plane_axis",
+    "planes_within",
     "resize_slices",
     "scale_echo",
     "slices_to_volume",

@@ -123,7 +123,7 @@ class TestDeterminismAndResume:
         command = [sys.executable, "-m", "data_prep", *argv, "--workers", workers]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
-        while not list(out.glob("images/*.nii.gz")) and time.monotonic() < deadline:
+        while not list(out.glob("images/[!.]*.nii.gz")) and time.monotonic() < deadline:
             time.sleep(0.005)
         process.send_signal(number)
         _, message = process.communicate(timeout=60)
@@ -131,7 +131,7 @@ class TestDeterminismAndResume:
             assert process.returncode == 130
             assert message.endswith("stopped; the same command goes on from here\n")
             assert "Traceback" not in message
-        there = list(out.glob("images/*.nii.gz"))
+        there = list(out.glob("images/[!.]*.nii.gz"))
         # With SIGINT, the scans that the two workers have in hand or next in line are finished.
         assert 1 <= len(there) < 16
         assert not (out / "dataset.json").exists()
@@ -139,6 +139,7 @@ class TestDeterminismAndResume:
             assert np.asarray(nib.load(path).dataobj).shape == (48, 48, 96)
         assert main([*argv, "--workers", "1"]) == 0
         assert len(read_cohort(out)["training"]) == 8
+        assert not list(out.glob("*/.*"))  # what the killed process was writing
         for scan in plan_scans(Settings((2, 1, 1), (8, 4, 4), (48, 48, 96)))[::5]:
             image, label, _ = simulate_scan(Settings(shape=(48, 48, 96)), scan.subject, scan.number)
             for folder, data in (("images", image), ("labels", label)):

@@ -13,9 +13,10 @@ import numpy as np
 import pydicom
 import pytest
 
+from grn_monai.commands.seg import add as add_parser
 from grn_monai.data.readers.base import SourceVolume
 from grn_monai.data.readers.ultrasound import UltrasoundReader
-from grn_monai.dicom.command import add_parser, read_link, return_segmentations
+from grn_monai.dicom.folders import read_link, return_segmentations
 from grn_monai.errors import InputError
 from tests.data.readers.dicom_files import region, save_series, save_ultrasound
 

@@ -90,6 +90,19 @@ def test_each_plane_equals_slices_through_the_network(volume: torch.Tensor, size
     torch.testing.assert_close(out["pred"].sum(1), torch.ones(2, *SHAPE))
 
 
+@pytest.mark.parametrize("fusion", ["mean", "product"])
+def test_a_single_slice_is_segmented_in_its_own_plane_only(fusion: str) -> None:
+    volume, network = torch.rand(2, 1, 6, 1, 9) * 2 - 1, Directional()
+    expected = network(volume[:, :, :, 0].transpose(2, 3)).softmax(1).transpose(2, 3)
+    pred = TwoPlaneInferer(size=None, fusion=fusion)(volume, network)
+    torch.testing.assert_close(pred[:, :, :, 0], expected.detach())
+    result = TwoPlaneInferer(size=None, return_planes=True, return_agreement=True)(volume, network)
+    assert set(result) == {"pred", "sagittal", "transverse"}  # there is no second plane to agree with
+    torch.testing.assert_close(result["sagittal"], result["pred"])
+    with pytest.raises(InputError, match="planes"):
+        TwoPlaneInferer(planes="sagittal")(volume, network)
+
+
 def test_product_is_the_normalised_geometric_mean(volume: torch.Tensor) -> None:
     out = TwoPlaneInferer(size=(8, 8), fusion="product", return_planes=True)(volume, Directional())
     product = (out["sagittal"].double() * out["transverse"].double()).sqrt()

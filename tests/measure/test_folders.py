@@ -11,10 +11,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from grn_monai.commands.measure import add as add_parser
 from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
 from grn_monai.measure.agreement import QUALITY_FORMAT, agreement, count_pairs
-from grn_monai.measure.command import add_parser
 from grn_monai.measure.folders import measure_folders
 from grn_monai.measure.quality import CHECKS
 from grn_monai.metrics.files import read_rows

@@ -53,6 +53,8 @@ class SliceStackReader(CheckedReader):
     A picture's rows are depth and its columns one direction along the skin, so that a pixel (row, column) of slice
     ``k`` becomes voxel ``(column, k, row)`` of a transverse stack, ``(k, column, row)`` of a sagittal one.
 
+    A single picture is a volume of one slice, if its thickness is given with `spacing`.
+
     A NIfTI slice is ``(column, row)`` or ``(column, row, 1)`` as the format has it; with `size`, an array that fits
     only as ``(row, column)`` is taken as such, the way some scripts save a picture's array. For a square both fit, and
     the format's order is taken. Its in-plane voxel sizes are used where `spacing` leaves them out and the header sets
@@ -91,8 +93,9 @@ class SliceStackReader(CheckedReader):
         self.spacing, self.kind, self.plane, self.size, self.colour = spacing, kind, plane, size, colour
 
     def _read(self, paths: Sequence[Path]) -> SourceVolume:
-        if len(paths) < 2:
-            raise InputError(paths[0], "one slice", "the slices of one scan", "Name all its slices, in order.")
+        if len(paths) < 2 and (self.spacing is None or None in self.spacing):
+            mend = "Name all its slices, in order; for a single picture, give spacing along X, Y and Z."
+            raise InputError(paths[0], "one slice", "the slices of one scan", mend)
         stack: npt.NDArray[Any] | None = None
         zooms: tuple[float, float] | None = None
         for k, path in enumerate(paths):

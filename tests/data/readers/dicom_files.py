@@ -13,7 +13,7 @@ from PIL import Image
 from pydicom import FileDataset
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
-from pydicom.uid import ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
+from pydicom.uid import UID, ExplicitVRLittleEndian, JPEGBaseline8Bit, generate_uid
 
 US_IMAGE = "1.2.840.10008.5.1.4.1.1.6.1"
 US_MULTI_FRAME = "1.2.840.10008.5.1.4.1.1.3.1"
@@ -43,8 +43,8 @@ def region(
 
 def _dataset(class_uid: str, modality: str, syntax: str = ExplicitVRLittleEndian) -> FileDataset:
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = class_uid, generate_uid()
-    meta.TransferSyntaxUID, meta.ImplementationClassUID = syntax, generate_uid(entropy_srcs=["grn-monai tests"])
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = UID(class_uid), generate_uid()
+    meta.TransferSyntaxUID, meta.ImplementationClassUID = UID(syntax), generate_uid(entropy_srcs=["grn-monai tests"])
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID, dataset.SOPInstanceUID = class_uid, meta.MediaStorageSOPInstanceUID
     dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.Modality = STUDY, SERIES, modality

@@ -183,9 +183,17 @@ def test_refused(tmp_path: Path, what: str) -> None:
         save_masks(tmp_path, [stack()[0]], (0.4, 0.1))[0].rename(paths[1])
         paths[0] = save_masks(tmp_path, [stack()[0]], (0.3, 0.1))[0]
         second, found = paths[1], "voxel size"
+    steps = None if what == "one" else STEPS
     with pytest.raises(InputError, match=found) as caught:
-        SliceStackReader(STEPS).read(paths)
+        SliceStackReader(steps).read(paths)
     assert caught.value.where == str(second)
+
+
+def test_a_single_picture_with_its_thickness_is_a_volume(tmp_path: Path) -> None:
+    [path, *_] = save(tmp_path, stack())
+    volume = SliceStackReader((0.3, 2.0, 0.1)).read([path])
+    np.testing.assert_array_equal(volume.voxels[:, 0].T, stack()[0])
+    assert volume.spacing == pytest.approx((0.3, 2.0, 0.1))
 
 
 def test_decompression_bomb(tmp_path: Path) -> None:

@@ -71,7 +71,7 @@ def test_the_sweep_is_cropped_and_calibrated(archive: Path, convert: Run) -> Non
 
 
 def test_segmentations_go_back_to_where_the_scans_came_from(archive: Path, convert: Run, tmp_path: Path) -> None:
-    _, said, out = convert("--frame-spacing", 0.5)
+    _, _, out = convert("--frame-spacing", 0.5)
     cohort = read_cohort(out)
     made = {}
     (tmp_path / "seg").mkdir()

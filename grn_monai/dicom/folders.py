@@ -1,10 +1,8 @@
-"""``grn-monai seg``: segmentations of a cohort's scans, back in the format that each scan came in."""
+"""Segmentations of a cohort's scans, back in the format that each scan came in."""
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -13,12 +11,11 @@ from typing import Any
 
 from grn_monai.errors import InputError
 
-__all__ = ["LINK_FORMAT", "Returned", "add_parser", "read_link", "return_segmentations"]
+__all__ = ["LINK_FORMAT", "Returned", "read_link", "return_segmentations"]
 
 LINK_FORMAT = "grn-monai link 1"
 """``format`` of the link file that `python -m data_prep convert` writes."""
 
-OK, SOME_FAILED = 0, 1
 _DICOM_KINDS = ("dicom-series", "dicom-us", "dicom-enhanced-us")
 _CONVERT = "Give the link file that `python -m data_prep convert` wrote beside the cohort."
 
@@ -45,11 +42,8 @@ def read_link(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
         InputError: it is missing, no JSON, or not a link file.
     """
     path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(path, f"no readable JSON ({error})", "a link file", _CONVERT) from error
-    scans = content.get("scans") if isinstance(content, dict) else None
+    content = _content(path)
+    scans = content.get("scans")
     if not isinstance(scans, dict) or content.get("format") != LINK_FORMAT:
         raise InputError(path, "another kind of JSON", f'"format": "{LINK_FORMAT}" and "scans"', _CONVERT)
     for name, scan in scans.items():
@@ -58,6 +52,14 @@ def read_link(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
             expected = "kind and image as text, files as a list"
             raise InputError(path, f"a faulty entry for scan {name}", expected, _CONVERT)
     return scans
+
+
+def _content(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(path, f"no readable JSON ({error})", "a link file", _CONVERT) from error
+    return content if isinstance(content, dict) else {}
 
 
 def _label_names(path: str | PathLike[str]) -> dict[int, str]:
@@ -115,7 +117,8 @@ def return_segmentations(
         predictions: folder of label volumes, found as `grn_monai.metrics.folders.find_prediction` says.
         link: the link file of the conversion.
         out: gets ``NAME_seg.dcm`` or ``NAME_seg.nii.gz``; made if missing.
-        labels_from: dataset.json whose ``labels`` name the label values; default: the six layers.
+        labels_from: dataset.json whose ``labels`` name the label values; default: that of the cohort which the link
+            file names, or the six layers where there is none any more.
         suffix: what follows the scan's name in the predictions.
         progress: wraps the scan names, for a progress bar.
 
@@ -133,6 +136,8 @@ def return_segmentations(
     scans = read_link(link)
     if not scans:
         raise InputError(link, "no scans", "at least one", _CONVERT)
+    cohort = Path(_content(Path(link)).get("cohort") or "") / "dataset.json"
+    labels_from = labels_from or (cohort if cohort.is_file() else None)
     names = dict(LAYER_NAMES) if labels_from is None else _label_names(labels_from)
     stems = [scan_name(scan["image"]) for scan in scans.values()]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
@@ -157,56 +162,3 @@ def return_segmentations(
         first = next(iter(result.failures.values()))
         raise InputError(folder, found, "label volumes of the scans in the link file", f"The first failure: {first}")
     return result
-
-
-def add_parser(commands: Any) -> None:
-    """Adds ``seg`` to the subcommands of ``grn-monai``."""
-    parser = commands.add_parser(
-        "seg",
-        help="give label volumes back as DICOM segmentations",
-        description="Write the label volumes in PREDICTIONS in the format that their scans came in: NAME_seg.dcm, a\n"
-        "DICOM segmentation that refers to the scan's own files, where the scan was DICOM, and a copy of the\n"
-        "label volume otherwise. The link file tells which files a scan came from; `python -m data_prep\n"
-        "convert` writes it. A DICOM segmentation carries the patient and study of its scan: keep it where\n"
-        "the scan is kept.",
-        epilog="examples:\n"
-        "  grn-monai seg runs/us/predictions --link private/link.json --out private/segmentations\n"
-        "  grn-monai seg runs/ct/predictions --link private/link.json --out private/segmentations \\\n"
-        "      --labels-from data/ct/dataset.json\n\n"
-        "exit status: 0 done, 1 some scans failed (they are listed), 2 bad input",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("predictions", metavar="PREDICTIONS", help="folder of label volumes")
-    parser.add_argument("--link", required=True, metavar="LINK.json", help="link file of the conversion")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write; made if missing")
-    parser.add_argument(
-        "--labels-from", metavar="FILE", help="dataset.json that names the labels (default: the layers)"
-    )
-    parser.add_argument("--suffix", default="_seg", help="what follows the scan's name (default: _seg)")
-    parser.set_defaults(run=_run)
-
-
-def _run(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    result = return_segmentations(
-        options.predictions,
-        options.link,
-        options.out,
-        labels_from=options.labels_from,
-        suffix=options.suffix,
-        progress=lambda names: tqdm(names, unit="scan", disable=None),
-    )
-    for name, note in result.notes.items():
-        print(f"{name}: {note}")
-    print(f"{_scans(len(result.files))} written to {options.out}")
-    if not result.failures:
-        return OK
-    print(f"{_scans(len(result.failures))} failed:", file=sys.stderr)
-    for name, reason in result.failures.items():
-        print(f"  {name}: {reason}", file=sys.stderr)
-    return SOME_FAILED
-
-
-def _scans(count: int) -> str:
-    return "1 scan" if count == 1 else f"{count} scans"

@@ -1,27 +1,21 @@
-"""The command ``grn-monai measure``."""
+"""``grn-monai measure``."""
 
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import Any
 
-from grn_monai.errors import InputError
+from grn_monai.commands.common import add_depth, add_parser, bar, count_scans, outcome
+from grn_monai.errors import InputError, listed
 
-__all__ = ["add_parser", "run"]
-
-# Imports of torch and matplotlib stand in the function that needs them, so that --help answers at once.
+__all__ = ["add"]
 
 # Spelt out, as the checks' own module brings NumPy; a test compares the two.
 _LIMITS = """quality checks and their limits:
   plane_disagreement 7, sge_disagreement 6          % of tissue voxels
   out_of_order 25, layer_gaps 25, order_violations 0,
   field_of_view_bottom 5, field_of_view_top 5, dark_lines 5    % of A-lines
-  layers_missing 0                                  labels
-
-"""
-
-_EPILOG = """exit status: 0 done, 1 some scans failed (they are listed), 2 bad input"""
+  layers_missing 0                                  labels"""
 
 
 def _limit(text: str) -> tuple[str, float]:
@@ -34,9 +28,10 @@ def _limit(text: str) -> tuple[str, float]:
         raise argparse.ArgumentTypeError(f"{text!r} is not name=number, such as plane_disagreement=10") from None
 
 
-def add_parser(commands: Any) -> None:
-    """Adds the command to the subparsers of ``grn-monai``."""
-    parser = commands.add_parser(
+def add(commands: Any) -> None:
+    """Adds the command."""
+    parser = add_parser(
+        commands,
         "measure",
         help="measure layers in millimetres: thickness, volume, area, echo, sides, repeatability",
         description="Measure the label volumes in PREDICTIONS. Writes measurements.csv (one row for each scan and\n"
@@ -48,8 +43,7 @@ def add_parser(commands: Any) -> None:
         epilog="examples:\n"
         "  grn-monai measure data/cohort runs/demo/evaluation/grn_plus/predictions --out runs/measured\n"
         "  grn-monai measure scans/ segmented/ --out measured --depth-axis A --limit plane_disagreement=10\n"
-        "  grn-monai measure data/cohort --labels --section all --out truth\n\n" + _LIMITS + _EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "  grn-monai measure data/cohort --labels --section all --out truth\n\n" + _LIMITS,
     )
     parser.add_argument(
         "cohort", metavar="COHORT_OR_IMAGES", help="cohort folder or JSON file, folder of scans, or scan"
@@ -85,25 +79,14 @@ def add_parser(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="limit of a quality check, such as plane_disagreement=10; may be given again",
     )
-    parser.add_argument(
-        "--depth-axis",
-        metavar="AXIS",
-        default=2,
-        type=lambda text: int(text) if text.isdigit() else text,
-        help="where depth runs in the files: voxel axis 0, 1 or 2, or the direction of depth as one of L R A P S I "
-        "(default: 2)",
-    )
-    parser.add_argument("--depth-reversed", action="store_true", help="depth decreases along that axis")
-    parser.set_defaults(run=run)
+    add_depth(parser)
+    parser.set_defaults(run=_run)
 
 
-def run(options: argparse.Namespace) -> int:
-    """Runs the command; returns 0, or 1 where some scans failed."""
+def _run(options: argparse.Namespace) -> int:
     if options.labels == (options.predictions is not None):
         found = "both PREDICTIONS and --labels" if options.labels else "neither PREDICTIONS nor --labels"
         raise InputError("measure", found, "one of the two", "Name a folder of label volumes, or give --labels.")
-    from tqdm import tqdm
-
     from grn_monai.measure.folders import measure_folders
 
     result = measure_folders(
@@ -116,22 +99,13 @@ def run(options: argparse.Namespace) -> int:
         normal=not options.no_normal,
         maps=options.maps,
         limits=dict(options.limit),
-        depth_axis=options.depth_axis,
-        depth_reversed=options.depth_reversed,
-        progress=lambda items: tqdm(items, unit="scan", disable=None),
+        depth_axis=2 if options.depth_axis is None else options.depth_axis,
+        depth_reversed=bool(options.depth_reversed),
+        progress=bar,
     )
     scans = result.content["scans"]
     look = [scan["scan"] for scan in scans if scan["quality"]["status"] == "check"]
-    count = "1 scan" if len(scans) == 1 else f"{len(scans)} scans"
-    print(f"{count} measured, results in {options.out}")
+    print(f"{count_scans(len(scans))} measured, results in {options.out}")
     if look:
-        from grn_monai.errors import listed
-
         print(f"to look at ({len(look)}, see `to_look_at` in scans.csv): {listed(look)}")
-    if not result.failures:
-        return 0
-    failed = "1 scan" if len(result.failures) == 1 else f"{len(result.failures)} scans"
-    print(f"{failed} failed:", file=sys.stderr)
-    for scan, reason in result.failures.items():
-        print(f"  {scan}: {reason}", file=sys.stderr)
-    return 1
+    return outcome(result.failures)
