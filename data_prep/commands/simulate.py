@@ -57,6 +57,10 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--extent", type=float, nargs=3, default=[25.6, 25.6, 38.4], metavar=("X", "Y", "Z"),
         help="size of the volume in mm (default 25.6 25.6 38.4)",
     )  # fmt: skip
+    parser.add_argument(
+        "--repeats", type=int, default=1, metavar="N",
+        help="scans of each place, for repeatability; --scans counts places then (default 1)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of everything that is drawn (default 0)")
     parser.add_argument(
         "--dynamic-range", type=float, nargs=2, default=[42.0, 58.0], metavar=("LOW", "HIGH"),
@@ -111,6 +115,7 @@ def settings_from(args: argparse.Namespace) -> Settings:
         extent_mm=tuple(args.extent),
         seed=args.seed,
         dynamic_range_db=(low, high),
+        repeats=args.repeats,
     )
 
 

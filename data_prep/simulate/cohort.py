@@ -176,10 +176,12 @@ def _dataset(settings: Settings, plan: list[Scan]) -> dict[str, Any]:
     sections: dict[str, list[dict[str, Any]]] = {section: [] for section in _SECTIONS}
     for scan in plan:
         image, label = (path.as_posix() for path in _paths(Path(), scan))
-        side = scan_parameters(settings, scan.subject, scan.number)["side"]
-        sections[scan.section].append(
-            {"image": image, "label": label, "subject": scan.subject_name, "scan": scan.name, "side": side}
-        )
+        drawn = scan_parameters(settings, scan.subject, scan.number)
+        item = {"image": image, "label": label, "subject": scan.subject_name, "scan": scan.name}
+        item |= {"side": drawn["side"], "dynamic_range_db": round(drawn["dynamic_range_db"], 2)}
+        if settings.repeats > 1:
+            item |= {"site": f"place {scan.place}", "repeat": scan.repeat}
+        sections[scan.section].append(item)
     counts = {f"num{section.capitalize()}": len(items) for section, items in sections.items()}
     return {
         "name": "simulated low-back ultrasound",

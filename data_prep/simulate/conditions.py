@@ -10,6 +10,8 @@ import numpy as np
 __all__ = ["Conditions", "draw_conditions"]
 
 _MIDLINE_DISTANCE_MM = (18.0, 28.0)
+_REPOSITIONING_MM = 2.0
+"""SD, along each axis of the skin, of where a repeat is taken; an assumption, the papers give none."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +48,12 @@ def draw_conditions(
     scan: int,
     dynamic_range_db: tuple[float, float],
     lateral_mm: tuple[float, float] = (25.6, 25.6),
+    repeat: int = 1,
 ) -> Conditions:
     """Draw the conditions of scan `scan` (1, 2, …) of a subject; they depend on the arguments alone.
 
-    Odd scans are on the left side, even ones on the right.
+    Odd scans are on the left side, even ones on the right. A repeat of a scan has its place, within 2 mm (SD), and
+    conditions of its own.
 
     Args:
         seed: of the cohort.
@@ -57,14 +61,31 @@ def draw_conditions(
         scan: the scan's number within the subject.
         dynamic_range_db: bounds of the displayed dynamic range.
         lateral_mm: size of the probe face, where bubbles may lie.
+        repeat: 1 for the first scan of a place, 2, 3, … for the next ones.
     """
+    if repeat > 1:
+        first = draw_conditions(seed, subject, scan, dynamic_range_db, lateral_mm)
+        rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(subject, scan, 0, repeat)))
+        u, v = (float(c + rng.normal(0, _REPOSITIONING_MM)) for c in first.centre_mm)
+        return _draw(rng, first.side, (u, v), dynamic_range_db, lateral_mm)
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(subject, scan, 0)))
     side = "left" if scan % 2 else "right"
     # The scan's first axis points to the left of the patient, so the left side has positive u.
     u = float(rng.uniform(*_MIDLINE_DISTANCE_MM)) * (1 if side == "left" else -1)
+    return _draw(rng, side, (u, float(rng.uniform(-45, 45))), dynamic_range_db, lateral_mm)
+
+
+def _draw(
+    rng: np.random.Generator,
+    side: str,
+    centre_mm: tuple[float, float],
+    dynamic_range_db: tuple[float, float],
+    lateral_mm: tuple[float, float],
+) -> Conditions:
+    """Everything but the place."""
     return Conditions(
         side=side,
-        centre_mm=(u, float(rng.uniform(-45, 45))),
+        centre_mm=centre_mm,
         tilt_rad=(float(rng.normal(0, 0.045)), float(rng.normal(0, 0.045))),
         pressure=float(rng.uniform(0.72, 1.12)),
         gel_mm=float(0.15 + rng.exponential(0.35)),

@@ -20,7 +20,9 @@ __all__ = ["scan_affine", "scan_parameters", "simulate_scan", "write_scan"]
 
 
 def _draw_conditions(settings: Settings, subject: int, scan: int) -> Conditions:
-    return draw_conditions(settings.seed, subject, scan, settings.dynamic_range_db, settings.extent_mm[:2])
+    place, repeat = divmod(scan - 1, settings.repeats)
+    lateral = settings.extent_mm[:2]
+    return draw_conditions(settings.seed, subject, place + 1, settings.dynamic_range_db, lateral, repeat + 1)
 
 
 def scan_parameters(settings: Settings, subject: int, scan: int) -> dict[str, Any]:

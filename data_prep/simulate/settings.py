@@ -32,6 +32,7 @@ class Settings:
         extent_mm: size of the volume in mm.
         seed: of everything drawn.
         dynamic_range_db: bounds of the displayed dynamic range.
+        repeats: how often each place is scanned; scans are counted without the repeats.
     """
 
     split: tuple[int, int, int] = PUBLISHED_SUBJECTS
@@ -40,6 +41,7 @@ class Settings:
     extent_mm: tuple[float, float, float] = (25.6, 25.6, 38.4)
     seed: int = 0
     dynamic_range_db: tuple[float, float] = (42.0, 58.0)
+    repeats: int = 1
 
     def __post_init__(self) -> None:
         for part, subjects, scans in zip(("training", "validation", "test"), self.split, self.split_scans, strict=True):
@@ -66,24 +68,31 @@ class Settings:
         if not 20 <= low <= high <= 120:
             mend = "Give the lower bound first."
             raise InputError("--dynamic-range", f"{low:g} {high:g} dB", "20 ≤ low ≤ high ≤ 120 dB", mend)
+        if self.repeats < 1:
+            raise InputError("--repeats", str(self.repeats), "1 or more", "Give how often each place is scanned.")
         if self.seed < 0:
             raise InputError("--seed", str(self.seed), "0 or more", "Use a whole number from 0.")
 
     def record(self) -> dict[str, Any]:
         """Write the settings down as JSON knows them, with the simulator's version."""
-        return {
-            "simulator_version": SIMULATOR_VERSION,
-            **{key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()},
-        }
+        record = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(self).items()}
+        if self.repeats == 1:  # as cohorts were recorded before there were repeats
+            del record["repeats"]
+        return {"simulator_version": SIMULATOR_VERSION, **record}
 
 
 @dataclass(frozen=True)
 class Scan:
-    """One scan of the plan: section of the cohort, numbers from 1, and file name."""
+    """One scan of the plan: section of the cohort, numbers from 1, and file name.
+
+    `number` counts the subject's scans, `place` the places where they were taken, `repeat` the scans of one place.
+    """
 
     section: str
     subject: int
     number: int
+    place: int
+    repeat: int
 
     @property
     def subject_name(self) -> str:
@@ -131,6 +140,8 @@ def plan_scans(settings: Settings) -> list[Scan]:
         each = np.full(subjects, scans // subjects)
         each[rng.permutation(subjects)[: scans % subjects]] += 1
         for i, count in enumerate(each):
-            plan += [Scan(section, first + i, number) for number in range(1, int(count) + 1)]
+            for number in range(int(count) * settings.repeats):
+                place, repeat = divmod(number, settings.repeats)
+                plan.append(Scan(section, first + i, number + 1, place + 1, repeat + 1))
         first += subjects
     return plan

@@ -18,7 +18,7 @@ import pytest
 
 from data_prep.cli import main
 from data_prep.simulate.cohort import simulate_cohort
-from data_prep.simulate.scan import simulate_scan
+from data_prep.simulate.scan import scan_parameters, simulate_scan
 from data_prep.simulate.settings import Settings, plan_scans, share_out
 from grn_monai.data.cohort import read_cohort
 from grn_monai.errors import InputError
@@ -55,6 +55,7 @@ class TestFiles:
         assert [read[f"num{s}"] for s in ("Training", "Validation", "Test")] == [3, 1, 2]
         assert read["labels"] == {str(value): name for value, name in LAYER_NAMES.items()}
         assert {item["side"] for item in read["training"]} == {"left", "right"}
+        assert all(42 <= item["dynamic_range_db"] <= 58 for item in read["training"])
         assert not any(os.path.isabs(i["image"]) for i in json.loads((cohort / "dataset.json").read_text())["test"])
 
     def test_volumes(self, cohort: Path) -> None:
@@ -145,6 +146,26 @@ class TestDeterminismAndResume:
             for folder, data in (("images", image), ("labels", label)):
                 stored = nib.load(out / folder / f"{scan.name}.nii.gz")
                 assert (np.asarray(stored.dataobj) == data).all()
+
+    def test_repeats_are_of_one_place_and_the_first_is_the_scan_without_repeats(self, tmp_path: Path) -> None:
+        alone = Settings(split=(1, 0, 1), split_scans=(2, 0, 1), shape=(24, 20, 64))
+        three = Settings(split=(1, 0, 1), split_scans=(2, 0, 1), shape=(24, 20, 64), repeats=3)
+        assert "repeats" not in alone.record()  # cohorts made before there were repeats go on
+        simulate_cohort(tmp_path, three, progress=False)
+        cohort = read_cohort(tmp_path)
+        assert (len(cohort["training"]), len(cohort["test"])) == (6, 3)
+        first = cohort["training"]
+        keys = [(item["side"], item["site"], item["repeat"]) for item in first]
+        assert keys == [("left", "place 1", i) for i in (1, 2, 3)] + [("right", "place 2", i) for i in (1, 2, 3)]
+        drawn = json.loads((tmp_path / "simulation.json").read_text())["scans"]
+        centres = np.array([drawn[item["scan"]]["centre_mm"] for item in first])
+        moved = np.linalg.norm(centres.reshape(2, 3, 2) - centres[::3, None], axis=2)
+        assert (moved[:, 1:] > 0).all()
+        assert (moved < 10).all()  # five SDs of repositioning
+        assert len({drawn[item["scan"]]["pressure"] for item in first}) == 6
+        assert scan_parameters(three, 1, 4) == scan_parameters(alone, 1, 2)
+        for found, expected in zip(simulate_scan(three, 1, 1), simulate_scan(alone, 1, 1), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
     def test_other_options_do_not_mix(self, cohort: Path) -> None:
         before = digests(cohort)
