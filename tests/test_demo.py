@@ -35,6 +35,12 @@ def test_demo_reports_every_method_and_runs_on_an_own_cohort(tmp_path: Path) -> 
     html = (tmp_path / "demo" / "report.html").read_text()
     assert 'src="http' not in html
     assert "data:image/png;base64" in html
+    measured = json.loads((tmp_path / "demo" / "measured" / "measurements.json").read_text())
+    assert [scan["scan"] for scan in measured["scans"]] == ["sub-004_scan-1"]
+    levels = {flag["name"]: flag["level"] for flag in measured["scans"][0]["quality"]["flags"]}
+    # Inference told how planes, and S(x) and S(G(x)), agree.
+    assert {levels[name] for name in ("plane_disagreement", "sge_disagreement", "out_of_order")} <= {"ok", "check"}
+    assert (tmp_path / "demo" / "measured" / "report.html").stat().st_size > 50_000
 
     # The own cohort lies where another demo put it, and the settings differ: it must not be touched.
     before = sorted(p.name for p in (tmp_path / "demo" / "cohort").rglob("*"))

@@ -26,7 +26,7 @@ step() { # show a command, and run it in the folder of a bundle (or here: .)
 # Only folders that an earlier demo made here are ever removed, and a cohort only if the demo simulated it.
 settings="cohort=${COHORT:+$cohort} simulate=${COHORT:-$SIMULATE} fraction=$FRACTION epochs=$EPOCHS slice=$SLICE seed=$SEED base=$BASE depth=$DEPTH"
 if [ -f "$out/settings.txt" ] && [ "$(cat "$out/settings.txt")" != "$settings" ]; then
-  rm -rf "$out/unet" "$out/grn_plus" "$out/grn_sel" "$out/grn_ssl" "$out/evaluation" "$out"/report.{html,json}
+  rm -rf "$out/unet" "$out/grn_plus" "$out/grn_sel" "$out/grn_ssl" "$out/evaluation" "$out/measured" "$out"/report.{html,json}
   [ -n "${COHORT:-}" ] || [ ! -f "$out/cohort/simulation.json" ] || rm -rf "$out/cohort"
 fi
 mkdir -p "$out"
@@ -70,4 +70,8 @@ for name in $joint; do
     --base_channels "$BASE" --save_enhanced true --output_dir "$out/$name" --eval_dir "$out/evaluation/${name}_sge"
 done
 step . "$bin/grn-monai" report "$out" --cohort "$cohort" --depth-axis "$DEPTH"
-printf '\nLook at %s\n' "${out#"$root"/}/report.html"
+# What a user without truth gets: millimetres, quality flags and pictures of every scan.
+step . "$bin/grn-monai" measure "$cohort" "$out/evaluation/grn_plus_sge/predictions" --out "$out/measured" \
+  --depth-axis "$DEPTH"
+step . "$bin/grn-monai" report "$out/measured"
+printf '\nLook at %s and %s\n' "${out#"$root"/}/report.html" "${out#"$root"/}/measured/report.html"
