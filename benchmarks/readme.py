@@ -1,4 +1,4 @@
-"""Write the tables of the README from measured results, so that no number there is typed by hand.
+"""Write the tables of README and docs from measured results, so that no number there is typed by hand.
 
     python -m benchmarks.readme                    # from benchmarks/results/*.json
     python -m benchmarks.readme --demo runs/demo   # take over the demo's report first
@@ -168,11 +168,85 @@ def inference_table(result: dict[str, Any]) -> str:
     )
 
 
+def thickness_table(result: dict[str, Any]) -> str:
+    """Error of the mean thickness of each layer, raw and decoded."""
+    names = list(result["layers"])
+    head = ["layer", "truth (mm)", *(f"{name}: bias, MAE (mm)" for name in names)]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for layer in (LAYER_NAMES[i] for i in LAYERS[:-1]):
+        cells = [f"{result['layers'][names[0]][layer]['truth_mm']:.2f}"]
+        for name in names:
+            found = result["layers"][name][layer]["a_line"]
+            cells.append(f"{found['bias_mm']:+.2f}, {found['mae_mm']:.2f}" if found["n"] else "not found")
+        rows.append([layer, *cells])
+    for title, measure, key in (
+        ("mean of the five", "a_line", "mae_mm"),
+        ("mean of the five, along the normal", "normal", "mae_mm"),
+        ("mean of the five, single A-lines", "a_line", "each_a_line_mae_mm"),
+    ):
+        rows.append([title, "", *(f"{result['mean_above_muscle'][name][measure][key]:.2f}" for name in names)])
+    note = (
+        f"Mean thickness of a scan against the truth, {result['scans']} simulated test scans of {result['subjects']} "
+        "subjects: bias and mean absolute error (MAE). Single A-lines: mean of |predicted − true|. The muscle is left "
+        "out, as the field of view cuts it off."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
+def convert_table(result: dict[str, Any]) -> str:
+    """Seconds and memory of reading and converting one volume, against the format's library alone."""
+    head = ["format", "on disk (MiB)", "library (s)", "reader (s)", "convert (s)", "library (GiB)", "reader (GiB)",
+            "convert (GiB)"]  # fmt: skip
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name, m in result["formats"].items():
+        seconds = [f"{m[task]['seconds']:.2f}" for task in ("library", "reader", "convert")]
+        memory = [f"{m[task]['peak_gib']:.2f}" for task in ("library", "reader", "convert")]
+        rows.append([FORMATS[name], f"{m['mib_on_disk']:.0f}", *seconds, *memory])
+    x, y, z = result["shape"]
+    note = (
+        f"A volume of {x} × {y} × {z} voxels: in memory by the format's library alone, by this project's reader, and "
+        f"as a whole conversion (read, B-mode, checked, written as .nii.gz); medians of {result['rounds']} rounds, "
+        "imports left out, memory above what the process held before."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
+FORMATS = {
+    "nifti": "NIfTI, gzipped", "mha": "MHA, compressed", "nrrd": "NRRD, compressed", "mat_v5": ".mat v5, float32",
+    "mat_v73": ".mat v7.3, float32, compressed", "uff": "UFF, complex64", "raw": "raw, uint8",
+    "slices": "256 PNG slices", "us_multi_frame": "DICOM US multi-frame, JPEG",
+    "us_enhanced": "DICOM Enhanced US Volume, JPEG", "ct_series": "DICOM series, 512 files",
+}  # fmt: skip
+
+
+def fuzz_table(result: dict[str, Any]) -> str:
+    """Damaged files and how reading them ended."""
+    ends = list(next(iter(result["formats"].values())))
+    rows = [["format", "cases", *ends], ["---"] + ["---:"] * (len(ends) + 1)]
+    for name, counts in result["formats"].items():
+        rows.append([name, str(sum(counts.values())), *(str(counts[end]) for end in ends)])
+    total = {end: sum(counts[end] for counts in result["formats"].values()) for end in ends}
+    rows.append(["all", str(sum(total.values())), *(str(total[end]) for end in ends)])
+    note = (
+        f"Truncated, changed, mislabelled, pickled and exaggerated files. Refused: with one error that names the file. "
+        f"Valid: read, as where a grey value has changed. Slowest case {result['slowest_s']:.1f} s."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
 def _markdown(rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-TABLES = {"demo": demo_table, "methods": methods_table, "training_step": training_table, "inference": inference_table}
+TABLES = {
+    "demo": demo_table, "methods": methods_table, "training_step": training_table, "inference": inference_table,
+    "measurements": thickness_table, "convert": convert_table, "fuzz": fuzz_table,
+}  # fmt: skip
+PAGES = {
+    **dict.fromkeys(TABLES, ROOT / "README.md"),
+    **dict.fromkeys(("convert", "fuzz"), ROOT / "docs" / "formats.md"),
+}
+"""The page on which each table stands."""
 
 
 def main() -> None:
@@ -184,15 +258,12 @@ def main() -> None:
         report = short_report(json.loads((args.demo / "report.json").read_text()))
         report["runs"] = run_settings(args.demo)
         write_whole(RESULTS / "demo.json", json.dumps(report, indent=2) + "\n")
-    page = ROOT / "README.md"
-    text = page.read_text()
     for name, table in TABLES.items():
         file = RESULTS / f"{name}.json"
         if file.is_file():
             content = f"<!-- {name} -->\n{table(json.loads(file.read_text()))}\n<!-- /{name} -->"
-            before, _, rest = text.partition(f"<!-- {name} -->")
-            text = before + content + rest.partition(f"<!-- /{name} -->")[2]
-    write_whole(page, text)
+            before, _, rest = PAGES[name].read_text().partition(f"<!-- {name} -->")
+            write_whole(PAGES[name], before + content + rest.partition(f"<!-- /{name} -->")[2])
 
 
 if __name__ == "__main__":

@@ -177,7 +177,7 @@ def _dataset(settings: Settings, plan: list[Scan]) -> dict[str, Any]:
     for scan in plan:
         image, label = (path.as_posix() for path in _paths(Path(), scan))
         drawn = scan_parameters(settings, scan.subject, scan.number)
-        item = {"image": image, "label": label, "subject": scan.subject_name, "scan": scan.name}
+        item: dict[str, Any] = {"image": image, "label": label, "subject": scan.subject_name, "scan": scan.name}
         item |= {"side": drawn["side"], "dynamic_range_db": round(drawn["dynamic_range_db"], 2)}
         if settings.repeats > 1:
             item |= {"site": f"place {scan.place}", "repeat": scan.repeat}

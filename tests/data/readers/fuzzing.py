@@ -70,11 +70,11 @@ def _huge_claims(data: bytes) -> Iterator[tuple[str, bytes]]:
                 if length < 2**15 or code != "h":
                     patterns[struct.pack(order + code, length)] = struct.pack(order + code, huge)
         patterns[str(length).encode()] = b"9" * 9
-    for pattern, huge in patterns.items():
+    for pattern, claim in patterns.items():
         at, found = -1, 0
         while found < 4 and (at := data.find(pattern, at + 1)) >= 0:
             found += 1
-            yield f"claim at {at}", data[:at] + huge + data[at + len(pattern) :]
+            yield f"claim at {at}", data[:at] + claim + data[at + len(pattern) :]
 
 
 def _cases(data: bytes, others: dict[str, bytes], marker: Path, rng: random.Random, effort: float) -> Iterator[Any]:
