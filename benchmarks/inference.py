@@ -3,8 +3,9 @@
     python -m benchmarks.inference --out benchmarks/results/inference.json
 
 Compared in one process, in turn: `plain` (both planes in eager mode, batches of 4, float32, results gathered in lists,
-argmax of the mean, written with nibabel) against the bundle's chain in float32 and in bfloat16, for G of width 20 and
-12. Peak memory of each case is that of a process of its own. Weights are random: the time does not depend on them.
+argmax of the mean, written with nibabel) against the bundle's chain in float32, in float32 with the quality numbers
+that it writes by default (`quality`: a pass of S(x) more), and in bfloat16 without, for G of width 20 and 12. Peak
+memory of each case is that of a process of its own. Weights are random: the time does not depend on them.
 """
 
 from __future__ import annotations
@@ -30,9 +31,17 @@ from benchmarks._common import finish, interleaved, median_ratio, parser, peak_r
 from grn_monai.data import AtomicNibabelWriter
 from grn_monai.inferers import TwoPlaneInferer
 from grn_monai.networks import EnhancedSegmentor, ResNetGenerator
-from grn_monai.transforms import DepthLastd, LoadScand, OrderedLayersd, ScaleEchod
+from grn_monai.transforms import (
+    ArgmaxLabelsd,
+    DepthLastd,
+    LoadScand,
+    OrderedLayersd,
+    SaveQualityd,
+    ScaleEchod,
+    ScanQualityd,
+)
 
-CASES = ("plain_20", "float32_20", "bf16_20", "plain_12", "float32_12", "bf16_12")
+CASES = ("plain_20", "float32_20", "quality_20", "bf16_20", "plain_12", "float32_12", "quality_12", "bf16_12")
 
 
 def write_scan(path: Path, shape: tuple[int, int, int]) -> None:
@@ -69,7 +78,7 @@ def plain(scan: Path, out: Path, model: EnhancedSegmentor) -> dict[str, float]:
     return {"all": time.perf_counter() - start}
 
 
-def chain(scan: Path, out: Path, model: EnhancedSegmentor, amp: bool, batch_size: int) -> dict[str, float]:
+def chain(scan: Path, out: Path, model: EnhancedSegmentor, kind: str, batch_size: int) -> dict[str, float]:
     """The bundle's chain; seconds of each part."""
     marks = [time.perf_counter()]
 
@@ -77,7 +86,10 @@ def chain(scan: Path, out: Path, model: EnhancedSegmentor, amp: bool, batch_size
         marks.append(time.perf_counter())
 
     pre = Compose([LoadScand("image"), DepthLastd("image"), ScaleEchod("image")])
-    decode = OrderedLayersd("pred")
+    quality = kind == "quality"
+    decode: Any = OrderedLayersd("pred")
+    if quality:
+        decode = Compose([ArgmaxLabelsd("pred"), decode, ScanQualityd("pred")])
     post = Compose(
         [
             Invertd("pred", pre, orig_keys="image", nearest_interp=True),
@@ -85,13 +97,15 @@ def chain(scan: Path, out: Path, model: EnhancedSegmentor, amp: bool, batch_size
                 "pred", output_dir=out, output_postfix="seg", output_ext=".nii.gz", output_dtype=np.uint8,
                 separate_folder=False, resample=False, print_log=False, writer=AtomicNibabelWriter,
             ),
+            *([SaveQualityd("quality", output_dir=out)] if quality else []),
         ]
     )  # fmt: skip
-    inferer: Any = TwoPlaneInferer(batch_size=batch_size, amp=amp)
+    inferer: Any = TwoPlaneInferer(batch_size=batch_size, amp=kind == "bf16", return_agreement=quality)
     item: Any = pre({"image": scan})
     mark()
     with torch.inference_mode():
-        item["pred"] = inferer(item["image"][None], model)[0]
+        result = inferer(item["image"][None], model)
+        item |= {key: value[0] for key, value in (result if quality else {"pred": result}).items()}
     mark()
     item = decode(item)
     mark()
@@ -109,7 +123,7 @@ def case(name: str, folder: Path, batch_size: int) -> Callable[[], dict[str, flo
     scan = folder / "scan.nii.gz"
     if kind == "plain":
         return lambda: plain(scan, folder, model)
-    return lambda: chain(scan, folder, model, kind == "bf16", batch_size)
+    return lambda: chain(scan, folder, model, kind, batch_size)
 
 
 def compiled(base: int, batch_size: int) -> dict[str, float]:
