@@ -8,8 +8,9 @@ from typing import Any
 
 from grn_monai.files import write_whole
 from grn_monai.measure.layers import PERCENTILES
+from grn_monai.measure.plots import bland_altman_figure
 from grn_monai.measure.quality import CHECKS
-from grn_monai.measure.repeatability import bland_altman_figure, repeatability
+from grn_monai.measure.repeatability import repeatability
 from grn_monai.measure.sides import left_right
 from grn_monai.measure.sources import Source
 from grn_monai.metrics.files import csv_text, json_text

@@ -10,7 +10,8 @@ import pytest
 from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
-from grn_monai.measure.repeatability import bland_altman, bland_altman_figure, icc_2_1, repeatability
+from grn_monai.measure.plots import bland_altman_figure
+from grn_monai.measure.repeatability import bland_altman, icc_2_1, repeatability
 from grn_monai.measure.sides import left_right, side_of
 
 
