@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class ReadOptions:
         data: "rf", "iq", "linear", "db" or "grey"; how ultrasound data are stored.
         dynamic_range_db: the range that log compression shows, in dB.
         reference: "max", or the percentile that becomes white.
+        whole_frame: take ultrasound frames whole of which nothing tells where the picture is.
+        mask_order: "columns-first" (NIfTI's order) or "rows-first", for square NIfTI masks of slices.
+        colour: "luminance" takes colour pictures of slices.
     """
 
     spacing: tuple[float, float, float] | None = None
@@ -47,6 +51,9 @@ class ReadOptions:
     data: str | None = None
     dynamic_range_db: float | None = None
     reference: str | None = None
+    whole_frame: bool | None = None
+    mask_order: str | None = None
+    colour: str | None = None
 
     def over(self, other: ReadOptions) -> ReadOptions:
         """These options, with those of `other` where they are None."""
@@ -83,6 +90,18 @@ class Source:
     label_values: dict[str, int] = field(default_factory=dict)
     options: ReadOptions = field(default_factory=ReadOptions)
     problem: str | None = None
+
+    @property
+    def part(self) -> str:
+        """What tells several scans of one file apart, as JSON."""
+        names = ("volume", "frames", "region", "variable", "plane")
+        told = {name: value for name in names if (value := getattr(self.options, name)) is not None}
+        return json.dumps(told, sort_keys=True)
+
+    @property
+    def identity(self) -> str:
+        """What makes a scan the same one in a later run: its first file, and its part of it."""
+        return f"{self.files[0].resolve()} {self.part}"
 
     def described(self) -> dict[str, Any]:
         """Everything that decides what is written, as JSON; a converted scan is kept while it stays the same."""
