@@ -11,8 +11,8 @@ from scipy.stats import f as f_distribution
 from scipy.stats import t as t_distribution
 
 from grn_monai.measure.plots import bland_altman_figure
-from grn_monai.measure.repeatability import bland_altman, icc_2_1, repeatability
-from grn_monai.measure.sides import left_right, side_of
+from grn_monai.measure.repeatability import bland_altman, icc_2_1, plain_repeat, repeatability
+from grn_monai.measure.sides import comparable, left_right, side_of
 
 
 def table(n: int = 9, k: int = 3, seed: int = 0) -> np.ndarray:
@@ -148,6 +148,7 @@ def test_complete_cases_are_taken_and_the_others_counted() -> None:
     assert (row["sites"], row["repeats"]) == (8, 3)
     assert row["left_out_sites"] == 1
     assert row["left_out_scans"] == 3, "two of the last site, the fourth of another"
+    assert row["note"] == "no scan has the key repeat: repeats are told by their order in the list"
 
 
 def test_repeat_keys_decide_the_columns() -> None:
@@ -164,7 +165,7 @@ def test_too_few_or_all_alike_says_so() -> None:
     assert repeatability(entries(table(5, 1))) == []
     assert repeatability(entries(table(5, 2), site=None)) == [], "perhaps two places"
     row = repeatability(entries(table(2, 3)))[0]
-    assert row["note"] == "2 sites have all repeats; at least 3 are needed"
+    assert row["note"].startswith("2 sites have all repeats; at least 3 are needed; no scan has")
     assert row["icc"] is None
     assert row["bland_altman"] == []
     assert bland_altman_figure([row]) is None
@@ -192,3 +193,151 @@ def test_left_right() -> None:
 )
 def test_names_of_sides(given: Any, side: str | None) -> None:
     assert side_of(given) == side
+
+
+def named(x: np.ndarray, **keys: Any) -> list[dict[str, Any]]:
+    return [entry(f"s{i}", float(v), repeat=j, **keys) for i, row in enumerate(x) for j, v in enumerate(row, 1)]
+
+
+@pytest.mark.parametrize(
+    ("given", "plain"),
+    [(1, 1), ("1", 1), (" 1 ", 1), (1.0, 1), ("1.5", 1.5), ("pre ", "pre"), (None, None), ("", None), ("nan", None),
+     ("inf", "inf"), (True, "True")],
+)  # fmt: skip
+def test_one_form_of_repeats(given: Any, plain: Any) -> None:
+    assert plain_repeat(given) == plain
+    assert type(plain_repeat(given)) is type(plain)
+
+
+def test_numbers_as_text_are_the_same_repeats() -> None:
+    x = table(5, 2)
+    scans = named(x)
+    for scan in scans[:4]:
+        scan["repeat"] = f" {scan['repeat']} "
+    row = repeatability(scans)[0]
+    assert (row["sites"], row["repeats"], row["left_out_sites"]) == (5, 2, 0)
+    assert row["bland_altman"][0]["bias"] == pytest.approx((x[:, 1] - x[:, 0]).mean())
+
+
+def test_a_scan_without_its_repeat_takes_its_site_only() -> None:
+    x = table(6, 2)
+    scans = named(x)[::-1]  # the second repeat is listed first
+    scans[0]["repeat"] = None  # of the last site
+    scans[2]["repeat"] = scans[3]["repeat"]
+    row = repeatability(scans)[0]
+    assert (row["sites"], row["left_out_sites"], row["left_out_scans"]) == (4, 2, 4)
+    assert row["bland_altman"][0]["bias"] == pytest.approx((x[:4, 1] - x[:4, 0]).mean())
+    assert "1 site where a scan lacks the key repeat" in row["note"]
+    assert "1 site with a repeat twice" in row["note"]
+
+
+def test_names_keep_their_order_and_come_after_numbers() -> None:
+    x = table(5, 2)
+    scans = [entry(f"s{i}", float(x[i, j]), repeat=("pre", "post")[j]) for i in range(5) for j in (0, 1)]
+    pair = repeatability(scans)[0]["bland_altman"][0]
+    assert (pair["first"], pair["second"]) == ("pre", "post")
+    assert pair["bias"] == pytest.approx((x[:, 1] - x[:, 0]).mean())
+    x = table(5, 3)
+    scans = [entry(f"s{i}", float(x[i, j]), repeat=("a", 10, 9)[j]) for i in range(5) for j in range(3)]
+    pairs = repeatability(scans)[0]["bland_altman"]
+    assert [(pair["first"], pair["second"]) for pair in pairs] == [(9, 10), (9, "a"), (10, "a")]
+
+
+def test_before_and_after_are_no_repeats_and_no_sides_of_each_other() -> None:
+    scans = [entry(f"s{i}", v, status=s) for i in range(4) for s, v in (("before", 1.0), ("after", 3.0))]
+    assert repeatability(scans) == []
+    scans = [entry("p", 2.0, side="left", status="before"), entry("p", 4.0, side="left", status="after"),
+             entry("p", 3.0, side="right", status="before")]  # fmt: skip
+    rows = [row for row in left_right(scans) if row["measure"] == "thickness"]
+    assert [(row["status"], row["left"], row["right"], row["n_left"]) for row in rows] == [("before", 2.0, 3.0, 1)]
+
+
+def cut(scan: dict[str, Any], percent: float = 5.1) -> dict[str, Any]:
+    layer = {**scan["layers"][0], "cut_percent": percent, "normal_thickness_mm": {"mean": 1.0}}
+    layer["area_cm2"] = {"sagittal": {"mean": 2.0}}
+    return {**scan, "layers": [layer]}
+
+
+def test_what_the_field_of_view_cuts_is_not_compared() -> None:
+    found = comparable(cut(entry("a", 2.0)))
+    assert {m.measure: value for m, value in found.items()} == {
+        "thickness": None, "normal_thickness": None, "echo": 52.0, "volume": None, "area_sagittal": None,
+    }  # fmt: skip
+    assert None not in comparable(cut(entry("a", 2.0), 5.0)).values()
+    x = table(6, 2)
+    scans = named(x)
+    scans[0], scans[3] = cut(scans[0]), cut(scans[3])
+    rows = {row["measure"]: row for row in repeatability(scans)}
+    for measure in ("thickness", "volume"):
+        assert (rows[measure]["sites"], rows[measure]["left_out_sites"]) == (4, 2)
+        assert rows[measure]["note"].endswith("cut by the field of view in 2 scans")
+    assert (rows["echo"]["sites"], rows["echo"]["note"]) == (6, None)
+
+    sides = [cut(entry("a", 2.0, side="left")), entry("a", 3.0, side="left"), entry("a", 4.0, side="right")]
+    rows = {row["measure"]: row for row in left_right(sides)}
+    assert set(rows) == {"thickness", "echo", "volume"}
+    row = rows["thickness"]
+    assert row["left"] is row["right"] is row["difference"] is row["asymmetry_percent"] is None
+    assert row["note"] == "cut by the field of view in 1 scan"
+    assert rows["echo"]["difference"] == pytest.approx(1.5)
+    assert left_right(sides[:2]) == []
+
+
+def rule(scan: dict[str, Any], name: str) -> dict[str, Any]:
+    return {**scan, "echo_scale": {"rule": name, "black": 0, "white": 255}}
+
+
+def test_grey_levels_of_two_scales_are_not_compared() -> None:
+    x = table(6, 2)
+    scans = [rule(scan, "percentiles" if scan["subject"] == "s0" else "8-bit") for scan in named(x)]
+    scans[2] = rule(scans[2], "percentiles")
+    rows = {row["measure"]: row for row in repeatability(scans)}
+    assert (rows["echo"]["sites"], rows["echo"]["left_out_sites"]) == (4, 2)
+    assert rows["echo"]["note"] == "left out: 2 sites with grey levels not of the 8-bit scale"
+    assert rows["echo"]["icc"] == pytest.approx(icc_by_hand(x[2:])[0])
+    assert (rows["thickness"]["sites"], rows["thickness"]["note"]) == (6, None)
+    sides = [rule(entry("a", 2.0, side="left"), "8-bit"), rule(entry("a", 4.0, side="right"), "percentiles")]
+    rows = {row["measure"]: row for row in left_right(sides)}
+    assert rows["echo"]["left"] is None
+    assert rows["echo"]["note"] == "grey levels of different scales: 8-bit and percentiles"
+    assert rows["thickness"]["difference"] == pytest.approx(2)
+
+
+def test_echo_levels_have_no_relative_asymmetry() -> None:
+    fascia = {"fascia": {"echo_percent": {"mean": 60.0}, "contrast_percent": 20.0}}
+    rows = left_right([entry("a", 2.0, side="left", **fascia), entry("a", 3.0, side="right", **fascia)])
+    found = {(row["layer"], row["measure"]): (row["unit"], row["asymmetry_percent"]) for row in rows}
+    assert found == {
+        ("dermis", "thickness"): ("mm", pytest.approx(40)),
+        ("dermis", "echo"): ("%", None),
+        ("dermis", "volume"): ("ml", pytest.approx(40)),
+        ("fasciae", "echo"): ("%", None),
+        ("fasciae", "contrast_to_muscle"): ("percentage points", None),
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "bare"),
+    [(("psoas_left", "psoas_right"), "psoas"), (("Left psoas", "Right psoas"), "psoas"),
+     (("psoas (right)", "psoas (left)"), "psoas"), (("psoas left", "iliacus right"), None),
+     (("cleft", "cright"), None), (("psoas left", "psoas"), None)],
+)  # fmt: skip
+def test_sides_in_the_names_of_labels(names: tuple[str, str], bare: str | None) -> None:
+    scan = entry("a", 2.0)
+    scan["layers"] = [
+        {**scan["layers"][0], "label": i, "name": name, "volume_ml": i} for i, name in enumerate(names, 1)
+    ]
+    rows = [row for row in left_right([scan]) if row["measure"] == "volume"]
+    if bare is None:
+        assert rows == []
+        return
+    left = 1 + ("left" not in names[0].lower())
+    assert [(row["layer"], row["label"], row["left"], row["right"]) for row in rows] == [(bare, left, left, 3 - left)]
+
+
+def test_a_variance_of_zero_is_said() -> None:
+    x = np.array([[1.0, 2.0], [1.0, 2.0], [1.0, 2.0]])  # all sites alike, and a bias
+    row = repeatability(named(x))[0]
+    assert row["bland_altman"][0]["bias"] == 1
+    assert row["icc_ci95"] is None
+    assert "a variance is 0" in row["note"]
