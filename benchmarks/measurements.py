@@ -7,7 +7,7 @@ Each folder holds label volumes as NAME_seg.nii.gz (bundle inference with `--ord
 every layer: bias, mean absolute error and SD of the scan's mean thickness against the truth, and the mean absolute
 error of single A-lines; along the A-line and along the surface normal. Differences are prediction − truth over scans;
 intervals resample subjects. A scan's mean is over the A-lines on which the layer was found, as a user reads it; single
-A-lines count a layer that was not found as 0 mm. A-lines on which the true layer reaches the deepest voxel are left
+A-lines count a layer that was not found as 0 mm. A-lines on which the field of view cuts the true layer are left
 out.
 """
 
@@ -23,9 +23,11 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks._common import finish, parser
+from grn_monai.commands.common import add_depth
 from grn_monai.errors import InputError
-from grn_monai.labels import LAYER_NAMES, LAYERS
+from grn_monai.labels import LAYER_NAMES, LAYERS, NUM_CLASSES
 from grn_monai.measure import thickness_map
+from grn_monai.measure.layers import cut_lines
 from grn_monai.measure.normal import normal_thickness_map
 from grn_monai.measure.sources import open_source
 from grn_monai.metrics.folders import find_prediction
@@ -39,9 +41,10 @@ def errors_of_scan(
     prediction: npt.NDArray[np.uint8], truth: npt.NDArray[np.uint8], spacing: Sequence[float], label: int
 ) -> Row:
     """Errors of one layer of one scan in mm; NaN where the layer is not in the truth or was not found."""
-    seen = truth[:, :, -1] != label
-    along = [np.where(seen, thickness_map(labels, label, spacing[2]), np.nan) for labels in (prediction, truth)]
-    across = [np.where(seen, normal_thickness_map(labels, label, spacing), np.nan) for labels in (prediction, truth)]
+    seen = ~cut_lines(truth, label, LAYERS)
+    volumes = (prediction, truth)
+    along = [np.where(seen, thickness_map(labels, label, spacing[2]), np.nan) for labels in volumes]
+    across = [normal_thickness_map(labels, label, spacing, seen=seen) for labels in volumes]
     row: Row = {"truth": float("nan")}
     for name, (found, true) in zip(MEASURES, (along, across), strict=True):
         means = []
@@ -85,7 +88,7 @@ def compare(
 ) -> dict[str, Any]:
     """Errors of all scans; volumes are read one scan at a time."""
     from grn_monai.data.names import item_names
-    from grn_monai.data.volume import check_same_geometry, read_volume
+    from grn_monai.data.pairs import open_scan
     from grn_monai.transforms import DepthLast
 
     source = open_source(cohort, section)
@@ -96,22 +99,15 @@ def compare(
     for item in source.items:
         subject, scan = item_names(item)
         try:
-            truth = read_volume(item["label"], "label")
-            found = {}
-            for name, folder in folders.items():
-                path = find_prediction(folder, item["image"])
-                volume = read_volume(path, "label")
-                check_same_geometry(truth, volume, item["label"], path)
-                found[name] = np.asarray(orient(volume)[0])
+            truth = open_scan(item["label"], orient, labels=NUM_CLASSES)
+            found = {name: truth.labels(find_prediction(folder, item["image"])) for name, folder in folders.items()}
         except (KeyError, ValueError, OSError) as error:
             failures[scan] = str(error)
             continue
-        true: Any = orient(truth)
-        spacing = [float(step) for step in true.pixdim]
         subjects.append(subject)
         for name, labels in found.items():
             for label in LAYERS:
-                rows[name][label].append(errors_of_scan(labels, np.asarray(true[0]), spacing, label))
+                rows[name][label].append(errors_of_scan(labels, truth.values, truth.spacing_mm, label))
     if not subjects:
         raise InputError(cohort, "no scan with truth and predictions", "at least one", f"Failures: {failures}")
     layers = {
@@ -154,11 +150,11 @@ def main() -> None:
     p.add_argument("--cohort", type=Path, required=True, help="cohort folder or JSON file with true labels")
     p.add_argument("--predictions", type=_folder, nargs="+", required=True, metavar="NAME=FOLDER")
     p.add_argument("--section", default="test", help="section of the cohort (default test)")
-    p.add_argument("--depth-axis", default=2, type=lambda text: int(text) if text.isdigit() else text)
-    p.add_argument("--depth-reversed", action="store_true")
+    add_depth(p)
     args = p.parse_args()
     start = time.perf_counter()
-    result = compare(args.cohort, dict(args.predictions), args.section, args.depth_axis, args.depth_reversed)
+    depth_axis = 2 if args.depth_axis is None else args.depth_axis
+    result = compare(args.cohort, dict(args.predictions), args.section, depth_axis, bool(args.depth_reversed))
     finish({**result, "seconds": time.perf_counter() - start}, args.out)
 
 

@@ -12,7 +12,8 @@ __all__ = ["add"]
 
 # Spelt out, as the checks' own module brings NumPy; a test compares the two.
 _LIMITS = """quality checks and their limits:
-  plane_disagreement 7, sge_disagreement 6          % of tissue voxels
+  plane_disagreement 7, sge_disagreement 6,
+  compared_disagreement 6                           % of tissue voxels
   out_of_order 25, layer_gaps 25, order_violations 0,
   field_of_view_bottom 5, field_of_view_top 5, dark_lines 5    % of A-lines
   layers_missing 0                                  labels"""
@@ -35,11 +36,11 @@ def add(commands: Any) -> None:
         "measure",
         help="measure layers in millimetres: thickness, volume, area, echo, sides, repeatability",
         description="Measure the label volumes in PREDICTIONS. Writes measurements.csv (one row for each scan and\n"
-        "layer), scans.csv (quality, muscle area and fascia echogenicity of each scan), left_right.csv,\n"
-        "repeatability.csv and bland_altman.png (where a site was scanned again), thickness maps, and\n"
-        "measurements.json with everything. The volume of scan NAME is found as NAME_seg.nii.gz or\n"
-        "NAME.nii.gz, in PREDICTIONS or in a folder NAME there; NAME_quality.json beside it, which inference\n"
-        "writes, gives the quality checks of the prediction.",
+        "layer), scans.csv (quality, muscle area and fascia echogenicity of each scan), muscle_areas.csv (each\n"
+        "slice), left_right.csv, repeatability.csv and bland_altman.png (where a site was scanned again),\n"
+        "thickness maps, and measurements.json with everything else. The volume of scan NAME is found as\n"
+        "NAME_seg.nii.gz or NAME.nii.gz, in PREDICTIONS or in a folder NAME there; NAME_quality.json beside\n"
+        "it, which inference writes, gives the quality checks of the prediction.",
         epilog="examples:\n"
         "  grn-monai measure data/cohort runs/demo/evaluation/grn_plus/predictions --out runs/measured\n"
         "  grn-monai measure scans/ segmented/ --out measured --depth-axis A --limit plane_disagreement=10\n"
@@ -61,8 +62,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--compare",
         metavar="OTHER",
-        help="folder of label volumes of S(x) where PREDICTIONS is of S(G(x)), or the other way round: gives their "
-        "disagreement where no quality file does",
+        help="another folder of label volumes of the same scans, such as of S(x) where PREDICTIONS is of S(G(x)): adds "
+        "the check compared_disagreement",
+    )
+    parser.add_argument(
+        "--layers",
+        action="store_true",
+        help="the labels are layers in the order of depth: measure thickness. A dataset.json says so itself with "
+        '"layers": true; the six layers of the low back need neither',
     )
     parser.add_argument("--no-normal", action="store_true", help="only thickness along the A-line")
     parser.add_argument(
@@ -102,7 +109,10 @@ def _run(options: argparse.Namespace) -> int:
         depth_axis=2 if options.depth_axis is None else options.depth_axis,
         depth_reversed=bool(options.depth_reversed),
         progress=bar,
+        layers=options.layers,
     )
+    for note in result.content["notes"]:
+        print(note)
     scans = result.content["scans"]
     look = [scan["scan"] for scan in scans if scan["quality"]["status"] == "check"]
     print(f"{count_scans(len(scans))} measured, results in {options.out}")

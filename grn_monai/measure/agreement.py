@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["QUALITY_FORMAT", "agreement", "count_pairs", "layer_order", "order_faults"]
+__all__ = ["QUALITY_FORMAT", "agreement", "compared", "layer_order", "order_faults"]
 
 QUALITY_FORMAT = "grn-monai quality 1"
 """The ``format`` of the NAME_quality.json that inference writes."""
@@ -16,35 +16,12 @@ QUALITY_FORMAT = "grn-monai quality 1"
 Labels = npt.NDArray[np.integer]
 
 
-def count_pairs(first: Labels, second: Labels, num_classes: int) -> npt.NDArray[np.int64]:
-    """Joint histogram of two label volumes, a slab at a time.
-
-    Args:
-        first: (X, Y, Z) labels below `num_classes`.
-        second: the same grid.
-        num_classes: number of labels, background included.
-
-    Returns:
-        (num_classes, num_classes) counts of voxels, [label in first, label in second].
-
-    Raises:
-        ValueError: the shapes differ.
-    """
-    if np.shape(first) != np.shape(second):
-        msg = f"two label volumes of one scan must have one shape, got {np.shape(first)} and {np.shape(second)}"
-        raise ValueError(msg)
-    counts = np.zeros(num_classes * num_classes, np.int64)
-    for a, b in zip(np.asarray(first), np.asarray(second), strict=True):
-        counts += np.bincount((a.astype(np.intp) * num_classes + b).ravel(), minlength=counts.size)
-    return counts.reshape(num_classes, num_classes)
-
-
 def agreement(counts: npt.ArrayLike) -> dict[str, Any]:
     """Disagreement and Dice of two segmentations of one scan, from their joint histogram; the order does not matter.
 
     Args:
-        counts: (C, C) voxels by the label in the one and in the other, label 0 the background, as `count_pairs` and
-            `TwoPlaneInferer(return_agreement=True)` give.
+        counts: (C, C) voxels by the label in the one and in the other, label 0 the background, as
+            `grn_monai.metrics.joint_counts` and `TwoPlaneInferer(return_agreement=True)` give.
 
     Returns:
         ``disagreement_percent``: share of the tissue voxels, those that at least one of the two calls tissue, in
@@ -73,6 +50,23 @@ def agreement(counts: npt.ArrayLike) -> dict[str, Any]:
         "dice": dice,
         "tissue_voxels": tissue,
     }
+
+
+def compared(first: Labels, second: Labels, num_classes: int) -> dict[str, Any]:
+    """`agreement` of two label volumes.
+
+    Args:
+        first: (X, Y, Z) labels below `num_classes`.
+        second: the same grid.
+        num_classes: number of labels, background included.
+
+    Raises:
+        ValueError: the shapes differ, or a label is out of range.
+    """
+    from grn_monai.metrics.overlap import joint_counts  # at the top it would bring all metrics to every transform
+
+    # A slab at a time, which keeps the temporaries small.
+    return agreement(joint_counts(first, second, axis=0, num_classes=num_classes).sum(axis=0))
 
 
 def order_faults(labels: Labels) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -116,7 +110,7 @@ def layer_order(labels: Labels, decoded: Labels | None = None) -> dict[str, Any]
     changed = None
     if decoded is not None:
         num_classes = int(max(np.max(labels), np.max(decoded))) + 1
-        changed = agreement(count_pairs(labels, decoded, num_classes))["disagreement_percent"]
+        changed = compared(labels, decoded, num_classes)["disagreement_percent"]
     return {
         "a_lines": lines,
         "out_of_order_percent": 100 * int(unordered.sum()) / lines if lines else None,

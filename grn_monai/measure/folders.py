@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import csv
+import os
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
@@ -12,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.errors import InputError
-from grn_monai.files import make_folder
-from grn_monai.measure.agreement import agreement, count_pairs
+from grn_monai.files import make_folder, replacing
+from grn_monai.measure.agreement import compared
 from grn_monai.measure.maps import write_map_picture, write_maps_nifti
 from grn_monai.measure.quality import check_limits
+from grn_monai.measure.repeatability import plain_repeat
 from grn_monai.measure.scan import LabelSet, ScanMeasurement, measure_scan
 from grn_monai.measure.sides import side_of
 from grn_monai.measure.sources import (
@@ -28,9 +32,15 @@ from grn_monai.measure.sources import (
 )
 from grn_monai.measure.tables import write_results
 
-__all__ = ["MAPS", "MeasuredFolder", "measure_folders"]
+__all__ = ["MAPS", "NO_LAYERS", "MeasuredFolder", "measure_folders"]
 
 MAPS = ("png", "nifti", "both", "none")
+
+NO_LAYERS = "labels are not layers: no thickness (--layers measures it)"
+"""Said, and noted in ``measurements.json``, where the labels are not known to be layers."""
+
+_AREA_FILE = "muscle_areas.csv"
+_AREA_COLUMNS = ("subject", "scan", "label", "layer", "plane", "slice", "position_mm", "area_cm2")
 
 
 @dataclass
@@ -39,44 +49,13 @@ class MeasuredFolder:
 
     Attributes:
         content: what ``measurements.json`` holds.
-        failures: scan name to one line that says what was wrong.
+        failures: name of the image file without ending to one line that says whose scan it is and what was wrong.
         written: the files written, in `out`.
     """
 
     content: dict[str, Any]
     failures: dict[str, str] = field(default_factory=dict)
     written: list[Path] = field(default_factory=list)
-
-
-class _Reader:
-    """Reads the volumes of one scan, each once, in the scan frame."""
-
-    def __init__(self, label_set: LabelSet, depth_axis: int | str, depth_reversed: bool) -> None:
-        from grn_monai.transforms import DepthLast
-
-        self.label_set = label_set
-        # Without layers there is no depth: volumes stay in the voxel order of their files.
-        self.orient = DepthLast(depth_axis, depth_reversed) if label_set.layered else None
-
-    def _oriented(self, volume: Any) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-        moved: Any = self.orient(volume) if self.orient else volume
-        return np.asarray(moved[0]), np.asarray(moved.affine, dtype=np.float64)
-
-    def image(self, path: str) -> tuple[Any, npt.NDArray[Any]]:
-        """The header-checked volume (for its geometry) and grey values (X, Y, Z)."""
-        from grn_monai.data.volume import VolumeHeader, read_volume
-
-        volume = read_volume(path)
-        header = VolumeHeader(tuple(volume.shape[1:]), np.asarray(volume.affine, dtype=np.float64))
-        return header, self._oriented(volume)[0]
-
-    def labels(self, path: Path, header: Any, image: str) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64]]:
-        """Labels (X, Y, Z) and the affine of the scan frame."""
-        from grn_monai.data.volume import check_same_geometry, read_volume
-
-        volume = read_volume(path, kind="label", num_classes=self.label_set.num_classes)
-        check_same_geometry(header, volume, image, path)
-        return self._oriented(volume)
 
 
 def measure_folders(
@@ -92,27 +71,32 @@ def measure_folders(
     depth_axis: int | str = 2,
     depth_reversed: bool = False,
     progress: Callable[[Sequence[dict[str, Any]]], Iterable[dict[str, Any]]] | None = None,
+    layers: bool = False,
 ) -> MeasuredFolder:
     """Measures scans one after the other and writes the results.
 
     A scan that cannot be measured is listed with its reason, and the others go on. Only numbers are kept of a scan.
+    Thickness maps, ``report.html`` and tables of an earlier call that this one does not write are removed.
 
     Args:
         source: cohort folder or JSON file, a folder of scans, or one file.
         predictions: folder of label volumes, see `grn_monai.metrics.folders.find_prediction`; None measures the
             cohort's own labels.
-        out: folder to make: ``measurements.csv``, ``scans.csv``, ``left_right.csv``, ``repeatability.csv`` and
-            ``bland_altman.png`` (with repeats), ``measurements.json`` and ``maps/``.
+        out: folder to make: ``measurements.csv``, ``scans.csv``, ``left_right.csv``, ``muscle_areas.csv`` (area of
+            every slice that holds a muscle, or any label where they are no layers), ``repeatability.csv`` and
+            ``bland_altman.png`` (with repeats), ``measurements.json`` and ``maps/``. Paths in there are relative to
+            the folder.
         section: section of a cohort, or "all".
         suffix: what follows a scan's name in the predictions' file names.
-        compare: another folder of label volumes of the same scans; where inference left no numbers, the disagreement
-            with it stands for that of S(x) and S(G(x)).
+        compare: another folder of label volumes of the same scans, such as of S(x) where `predictions` are of S(G(x)):
+            adds the check ``compared_disagreement``.
         normal: also measure thickness along the surface normal.
         maps: "png", "nifti", "both" or "none".
         limits: of the quality checks, in place of the defaults.
         depth_axis: where depth runs in the files, see `grn_monai.transforms.DepthLast`; for layers only.
         depth_reversed: whether depth decreases along that axis.
         progress: wraps the list of items, for a progress bar.
+        layers: the labels are layers in the order of depth, whatever their names.
 
     Returns:
         The numbers, failures and files.
@@ -128,45 +112,67 @@ def measure_folders(
         if folder is not None and not folder.is_dir():
             mend = "Give the folder that inference wrote."
             raise InputError(folder, "no folder", "a folder of label volumes", mend)
-    found = open_source(source, section, suffix)
+    found = open_source(source, section, suffix, layers)
     target = Path(out)
     make_folder(target)
-    reader = _Reader(found.label_set, depth_axis, depth_reversed)
+    measure = _Measure(found, folders[0], folders[1], suffix, depth_axis, depth_reversed, chosen, normal, target)
     scans: list[dict[str, Any]] = []
     result = MeasuredFolder({})
-    for item in progress(found.items) if progress else found.items:
-        name = _scan_of(item)[1]
-        try:
-            entry, measured, affine = _measure_item(item, found, folders, suffix, reader, chosen, normal)
-            _write_maps(target, entry, measured, found.label_set, maps, affine)
-        except (ValueError, OSError) as error:  # InputError is a ValueError
-            result.failures[name] = str(error)
-        else:
-            scans.append(entry)
-    if not scans:
-        first = next(iter(result.failures.values()))
-        raise InputError(
-            predictions or source,
-            f"no scan that could be measured ({len(result.failures)} tried)",
-            "label volumes of the scans",
-            f"The first failure: {first}",
-        )
+    pictures: set[Path] = set()
+    with _area_table(target) as write_areas:
+        for item in progress(found.items) if progress else found.items:
+            try:
+                entry, measured, affine = measure(item)
+                pictures |= _write_maps(target, entry, measured, found.label_set, maps, affine)
+            except (ValueError, OSError) as error:  # InputError is a ValueError
+                name, line = _failure(item, error)
+                result.failures[name] = line
+            else:
+                scans.append(entry)
+                write_areas(entry, measured)
+        _refuse_nothing(scans, result.failures, predictions or source)
+    _remove_stale(target, pictures)
     about = {
-        "cohort": str(Path(source).resolve()),
+        "cohort": _relative(source, target),
         "section": section,
-        "predictions": str(folders[0].resolve()) if folders[0] else None,
-        "compare": str(folders[1].resolve()) if folders[1] else None,
+        "predictions": _relative(folders[0], target) if folders[0] else None,
+        "compare": _relative(folders[1], target) if folders[1] else None,
         "depth_axis": depth_axis,
         "depth_reversed": depth_reversed,
     }
-    result.content, result.written = write_results(target, scans, result.failures, found, about, chosen)
+    notes = [] if found.label_set.layered else [NO_LAYERS]
+    result.content, result.written = write_results(target, scans, result.failures, found, about, chosen, notes)
+    result.written += [path for path in (target / _AREA_FILE, *sorted(pictures)) if path.is_file()]
     return result
 
 
-def _scan_of(item: Mapping[str, Any]) -> tuple[str, str]:
-    from grn_monai.data.names import item_names
+def _refuse_nothing(scans: Sequence[Any], failures: Mapping[str, str], where: str | PathLike[str]) -> None:
+    if not scans:
+        raise InputError(
+            where,
+            f"no scan that could be measured ({len(failures)} tried)",
+            "label volumes of the scans",
+            f"The first failure: {next(iter(failures.values()))}",
+        )
 
-    return item_names(item)
+
+def _failure(item: Mapping[str, Any], error: Exception) -> tuple[str, str]:
+    """Name of the image file, which is a scan's own, and whose scan it is with what was wrong."""
+    from grn_monai.data.names import item_names
+    from grn_monai.data.volume import scan_name
+
+    subject, scan = item_names(item)
+    who = f"scan {scan}" if subject == scan else f"subject {subject}, scan {scan}"
+    return scan_name(item["image"]), f"{who}: {error}"
+
+
+def _relative(path: str | PathLike[str], folder: Path) -> str:
+    """From a folder to a path, with slashes; absolute where there is no way, as between drives."""
+    absolute = Path(path).resolve()
+    try:
+        return Path(os.path.relpath(absolute, folder.resolve())).as_posix()
+    except ValueError:
+        return absolute.as_posix()
 
 
 def _plain(value: Any) -> str | int | float | None:
@@ -174,43 +180,92 @@ def _plain(value: Any) -> str | int | float | None:
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
-def _measure_item(
-    item: dict[str, Any],
-    source: Source,
-    folders: Sequence[Path | None],
-    suffix: str,
-    reader: _Reader,
-    limits: Mapping[str, float],
-    normal: bool,
-) -> tuple[dict[str, Any], ScanMeasurement, npt.NDArray[np.float64]]:
-    """The entry of one scan, its maps and the affine of its scan frame."""
-    subject, scan = _scan_of(item)
-    path = segmentation_of(item, folders[0], suffix)
-    header, grey = reader.image(item["image"])
-    labels, affine = reader.labels(path, header, item["image"])
-    inference, note = read_quality(quality_file(path, item["image"]))
-    if folders[1] is not None and inference.get("sge_disagreement") is None:
-        other, _ = reader.labels(segmentation_of(item, folders[1], suffix), header, item["image"])
-        counts = count_pairs(labels, other, source.label_set.num_classes)
-        inference["sge_disagreement"] = agreement(counts)["disagreement_percent"]
-        del other
-    own = dynamic_range(item, item["image"])
-    dynamic_range_db = source.dynamic_range_db if own is None else own
-    measured = measure_scan(
-        labels, grey, affine, source.label_set, limits, inference, note, normal, dynamic_range_db
-    )  # fmt: skip
-    entry = {
-        "subject": subject,
-        "scan": scan,
-        "side": side_of(item.get("side")),
-        **{key: _plain(item.get(key)) for key in ("site", "status", "repeat")},
-        "image": str(Path(item["image"]).resolve()),
-        "segmentation": str(path.resolve()),
-        "dynamic_range_db": dynamic_range_db,
-        **measured.numbers,
-        "map": None,
-    }
-    return entry, measured, affine
+@dataclass(frozen=True)
+class _Measure:
+    """Measures one scan after the other; with the options that all of them share."""
+
+    source: Source
+    predictions: Path | None
+    other: Path | None
+    suffix: str
+    depth_axis: int | str
+    depth_reversed: bool
+    limits: Mapping[str, float]
+    normal: bool
+    out: Path
+
+    def __call__(self, item: dict[str, Any]) -> tuple[dict[str, Any], ScanMeasurement, npt.NDArray[np.float64]]:
+        """The entry of one scan, its maps and the affine of its scan frame."""
+        from grn_monai.data.names import item_names
+        from grn_monai.data.pairs import open_scan
+        from grn_monai.transforms import DepthLast
+
+        label_set = self.source.label_set
+        subject, scan = item_names(item)
+        path = segmentation_of(item, self.predictions, self.suffix)
+        # Without layers there is no depth: volumes stay in the voxel order of their files.
+        opened = open_scan(
+            item["image"], DepthLast(self.depth_axis, self.depth_reversed) if label_set.layered else None
+        )
+        labels = opened.labels(path, label_set.num_classes)
+        predicted = self.predictions is not None
+        inference, notes = read_quality(quality_file(path, item["image"])) if predicted else ({}, {})
+        if self.other is not None:
+            try:
+                other = opened.labels(segmentation_of(item, self.other, self.suffix), label_set.num_classes)
+                found = compared(labels, other, label_set.num_classes)
+                inference["compared_disagreement"] = found["disagreement_percent"]
+                del other
+            except (ValueError, OSError) as error:
+                inference["compared_disagreement"] = None
+                found_there = error.found if isinstance(error, InputError) else error
+                notes["compared_disagreement"] = f"Not known, as the compared labels have {found_there}."
+        own = dynamic_range(item, item["image"])
+        dynamic_range_db = self.source.dynamic_range_db if own is None else own
+        measured = measure_scan(
+            labels, opened.values, opened.affine, label_set, self.limits, inference, notes, self.normal,
+            dynamic_range_db, predicted,
+        )  # fmt: skip
+        entry = {
+            "subject": subject,
+            "scan": scan,
+            "side": side_of(item.get("side")),
+            **{key: _plain(item.get(key)) for key in ("site", "status")},
+            "repeat": plain_repeat(item.get("repeat")),
+            "image": _relative(item["image"], self.out),
+            "segmentation": _relative(path, self.out),
+            "dynamic_range_db": dynamic_range_db,
+            **measured.numbers,
+            "map": None,
+        }
+        return entry, measured, opened.affine
+
+
+@contextmanager
+def _area_table(out: Path) -> Iterator[Callable[[Mapping[str, Any], ScanMeasurement], None]]:
+    """Writes the area of every slice that holds a label, scan by scan; the file is there at the end, if it has rows.
+
+    ``slice`` counts from 0 in the scan frame; ``position_mm`` is the distance of its centre from that of slice 0.
+    """
+    path, count = out / _AREA_FILE, 0
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(_AREA_COLUMNS)
+
+        def write(entry: Mapping[str, Any], measured: ScanMeasurement) -> None:
+            nonlocal count
+            names = {layer["label"]: layer["name"] for layer in entry["layers"]}
+            for label, planes in measured.areas.items():
+                for plane, areas in planes.items():
+                    step = entry["spacing_mm"][measured.planes[plane]]
+                    for i in np.flatnonzero(areas):
+                        row = (entry["subject"], entry["scan"], label, names[label], plane, int(i))
+                        table.writerow((*row, f"{i * step:.6g}", f"{areas[i]:.6g}"))
+                        count += 1
+
+        yield write
+    if not count:
+        path.unlink(missing_ok=True)
 
 
 def _write_maps(
@@ -220,19 +275,38 @@ def _write_maps(
     label_set: LabelSet,
     maps: str,
     affine: npt.NDArray[np.float64],
-) -> None:
+) -> set[Path]:
+    """Writes the maps of a scan, names the first of them in its entry, and returns them all."""
     from grn_monai.data.volume import scan_name
 
+    written: list[Path] = []
     if not measured.maps:
-        return
+        return set()
     stem = out / "maps" / scan_name(entry["image"])
     if maps in ("png", "both"):
         picture = stem.with_name(f"{stem.name}_thickness.png")
         title = f"{entry['scan']}: thickness along the A-line"
         cut = [layer["label"] for layer in entry["layers"] if layer["cut_percent"]]
         write_map_picture(picture, title, measured.maps, label_set.names, entry["spacing_mm"], cut)
-        entry["map"] = picture.relative_to(out).as_posix()
+        written.append(picture)
     if maps in ("nifti", "both"):
         for kind, volumes in (("thickness", measured.maps), ("normal_thickness", measured.normal_maps)):
             if volumes:
-                write_maps_nifti(stem.with_name(f"{stem.name}_{kind}.nii.gz"), volumes, affine, entry["shape"][2])
+                volume = stem.with_name(f"{stem.name}_{kind}.nii.gz")
+                write_maps_nifti(volume, volumes, affine, entry["shape"][2])
+                written.append(volume)
+    entry["map"] = written[0].relative_to(out).as_posix() if written else None
+    return set(written)
+
+
+def _remove_stale(out: Path, kept: Collection[Path]) -> None:
+    """Takes maps and the report of an earlier call away, which would pass for those of this one."""
+    folder = out / "maps"
+    for ending in ("_thickness.png", "_thickness.nii.gz"):
+        for path in folder.glob(f"*{ending}"):
+            if path not in kept:
+                path.unlink()
+    if folder.is_dir() and not any(folder.iterdir()):
+        folder.rmdir()
+    if (out / "measurements.json").is_file():  # otherwise report.html is of something else
+        (out / "report.html").unlink(missing_ok=True)

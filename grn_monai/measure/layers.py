@@ -13,12 +13,16 @@ from grn_monai.measure.thickness import thickness_map
 
 __all__ = [
     "LevelStatistics",
+    "area_numbers",
+    "cut_lines",
     "distribution",
     "fascia_echo",
     "in_decibel",
+    "last_labels",
     "level",
     "measure_layer",
     "slice_areas",
+    "slice_counts",
 ]
 
 Labels = npt.NDArray[np.integer]
@@ -87,41 +91,90 @@ def in_decibel(statistics: tuple[float, float] | None, dynamic_range_db: float |
     return {"mean": (mean / 100 - 1) * dynamic_range_db, "sd": sd / 100 * dynamic_range_db}
 
 
-def slice_areas(
-    labels: Labels, label: int, spacing: Sequence[float], planes: Mapping[str, int]
-) -> dict[str, dict[str, Any]]:
-    """Cross-sectional area of a label in every slice of each plane.
+def cut_lines(labels: Labels, label: int, layers: Sequence[int] = ()) -> npt.NDArray[np.bool_]:
+    """A-lines on which a layer goes on beyond the field of view, so that its thickness is a lower bound.
 
     Args:
-        labels: (X, Y, Z) labels.
-        label: what to measure, usually a muscle.
-        spacing: voxel size (X, Y, Z) in mm.
-        planes: name of each plane to the axis that its slices fix.
+        labels: (X, Y, Z) labels, Z = depth increasing away from the probe.
+        label: the layer.
+        layers: all layers, superficial to deep.
 
     Returns:
-        For each plane ``mean``, ``sd`` (N − 1) and ``max`` in cm² over the slices that hold the label, ``slices``,
-        how many these are, and ``per_slice_mm2``, every slice from the first to the last, 0 where it is absent.
-        The first three are None where no slice holds it.
+        (X, Y) mask: the layer reaches the deepest voxel; or it is not the deepest layer and nothing but background
+        follows it (black below the picture); or it is not the first layer and begins at the first voxel.
     """
-    there = np.asarray(labels) == label
-    out: dict[str, dict[str, Any]] = {}
-    for plane, axis in planes.items():
-        others = tuple(i for i in range(3) if i != axis)
-        pixel = float(spacing[others[0]]) * float(spacing[others[1]])
-        areas = np.count_nonzero(there, axis=others) * pixel
-        spread = distribution(areas[areas > 0] / 100)
-        out[plane] = {
-            "mean": spread["mean"],
-            "sd": spread["sd"],
-            "max": float(areas.max()) / 100 if areas.any() else None,
-            "slices": int(np.count_nonzero(areas)),
-            "per_slice_mm2": [round(float(area), 4) for area in areas],
-        }
+    labels = np.asarray(labels)
+    cut = labels[:, :, -1] == label
+    if layers and label != layers[-1]:
+        cut |= last_labels(labels) == label
+    if layers and label != layers[0]:
+        cut |= labels[:, :, 0] == label
+    found: npt.NDArray[np.bool_] = cut
+    return found
+
+
+def last_labels(labels: Labels) -> Labels:
+    """(X, Y) the deepest label of each A-line that is not background; 0 where there is none."""
+    labels = np.asarray(labels)
+    out = np.empty(labels.shape[:2], labels.dtype)
+    for x, slab in enumerate(labels):
+        deepest = slab.shape[1] - 1 - (slab[:, ::-1] > 0).argmax(axis=1)
+        out[x] = slab[np.arange(len(slab)), deepest]
     return out
 
 
+def slice_counts(labels: Labels, num_classes: int) -> tuple[npt.NDArray[np.int64], ...]:
+    """Voxels of every label in every slice along each axis, in one pass over the volume.
+
+    Args:
+        labels: (X, Y, Z) labels below `num_classes`.
+        num_classes: number of labels, background included.
+
+    Returns:
+        Three arrays (slices along the axis, num_classes).
+    """
+    labels = np.asarray(labels)
+    counts = tuple(np.zeros((size, num_classes), np.int64) for size in labels.shape)
+    rows, columns = (num_classes * np.arange(size) for size in labels.shape[1:])
+    for x, slab in enumerate(labels):
+        flat = slab.astype(np.intp)
+        by_row = np.bincount((flat + rows[:, None]).ravel(), minlength=counts[1].size).reshape(counts[1].shape)
+        counts[0][x] = by_row.sum(axis=0)
+        counts[1][:] += by_row
+        counts[2][:] += np.bincount((flat + columns).ravel(), minlength=counts[2].size).reshape(counts[2].shape)
+    return counts
+
+
+def slice_areas(
+    counts: Sequence[npt.NDArray[np.int64]], label: int, spacing: Sequence[float], planes: Mapping[str, int]
+) -> dict[str, npt.NDArray[np.float64]]:
+    """Cross-sectional area of a label in every slice of each plane, in cm²; 0 where it is absent.
+
+    Args:
+        counts: as `slice_counts` gives.
+        label: what to measure, usually a muscle.
+        spacing: voxel size (X, Y, Z) in mm.
+        planes: name of each plane to the axis that its slices fix.
+    """
+    out: dict[str, npt.NDArray[np.float64]] = {}
+    for plane, axis in planes.items():
+        a, b = (float(spacing[i]) for i in range(3) if i != axis)
+        out[plane] = counts[axis][:, label].astype(np.float64) * (a * b / 100)
+    return out
+
+
+def area_numbers(areas: npt.NDArray[np.float64]) -> dict[str, Any]:
+    """``mean``, ``sd`` (N − 1) and ``max`` in cm² over the slices that hold a label, and ``slices``, their number.
+
+    The first three are None where no slice holds it.
+    """
+    spread = distribution(areas[areas > 0])
+    largest = float(areas.max()) if areas.any() else None
+    return {"mean": spread["mean"], "sd": spread["sd"], "max": largest, "slices": int(np.count_nonzero(areas))}
+
+
 def measure_layer(
-    labels: Labels, label: int, spacing: Sequence[float], normal: bool = True
+    labels: Labels, label: int, spacing: Sequence[float], normal: bool = True, layers: Sequence[int] = ()
 ) -> tuple[dict[str, Any], npt.NDArray[np.float32], npt.NDArray[np.float32] | None]:
     """Thickness of one layer.
 
@@ -130,21 +183,25 @@ def measure_layer(
         label: the layer.
         spacing: voxel size (X, Y, Z) in mm.
         normal: also measure along the local surface normal.
+        layers: all layers, superficial to deep, which tell where one is cut, see `cut_lines`.
 
     Returns:
         ``coverage_percent``, the share of A-lines that meet the layer; ``cut_percent``, the share of those on which
-        it reaches the deepest voxel, so that its thickness along the A-line is a lower bound; ``thickness_mm`` and
-        ``normal_thickness_mm``, see `distribution`, over the A-lines where each is known. Then the map along the
-        A-line, 0 where the layer is absent, and along the normal, NaN where it is not known, both (X, Y) in mm.
+        it goes on beyond the field of view, so that its thickness along the A-line is a lower bound;
+        ``normal_coverage_percent``, the share of all A-lines on which its thickness along the normal is known;
+        ``thickness_mm`` and ``normal_thickness_mm``, see `distribution`, over the A-lines where each is known. Then
+        the map along the A-line, 0 where the layer is absent, and along the normal, NaN where it is not known, both
+        (X, Y) in mm.
     """
+    cut = cut_lines(labels, label, layers)
     along = thickness_map(labels, label, spacing[2])
-    across = normal_thickness_map(labels, label, spacing) if normal else None
+    across = normal_thickness_map(labels, label, spacing, seen=~cut) if normal else None
     present = along > 0
     lines = int(present.sum())
-    cut = int(np.count_nonzero(np.asarray(labels)[:, :, -1] == label))
     numbers = {
         "coverage_percent": 100 * lines / present.size,
-        "cut_percent": 100 * cut / lines if lines else None,
+        "cut_percent": 100 * int(cut.sum()) / lines if lines else None,
+        "normal_coverage_percent": None if across is None else 100 * float(np.isfinite(across).mean()),
         "thickness_mm": distribution(along[present]),
         "normal_thickness_mm": None if across is None else distribution(across),
     }
@@ -156,17 +213,17 @@ def fascia_echo(
 ) -> dict[str, Any]:
     """Echogenicity of the fascial membranes and their contrast to muscle.
 
-    The mean grey level over all voxels of both membranes, in percent of the display's dynamic range, and the same
-    less the mean grey level of muscle. B-mode grey is logarithmic, so this difference is one in dB where the dynamic
-    range is known. After Langevin et al. (BMC Musculoskelet Disord 2009;10:151), who measured thickness and
-    echogenicity of the perimuscular connective tissue of the low back; gain and time-gain compensation shift the
-    level but, at similar depth, hardly the contrast.
+    The mean grey level over all voxels of both membranes, in percent of the grey scale (of the display's dynamic range
+    where the scan has 8 bits), and the same less the mean grey level of muscle. B-mode grey is logarithmic, so this
+    difference is one in dB where the dynamic range is known. After Langevin et al. (BMC Musculoskelet Disord
+    2009;10:151), who measured thickness and echogenicity of the perimuscular connective tissue of the low back; gain
+    and time-gain compensation shift the level but, at similar depth, hardly the contrast.
 
     Args:
         statistics: of the echo level in percent.
         fasciae: labels of the membranes.
         muscle: label of the muscle.
-        dynamic_range_db: of the display, where known.
+        dynamic_range_db: of the display, where it and the grey levels of its ends are known.
 
     Returns:
         ``echo_percent`` and ``echo_db`` (mean and SD), ``contrast_percent`` and ``contrast_db`` to muscle; None

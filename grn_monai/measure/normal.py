@@ -20,7 +20,11 @@ _LONGEST = 4.0
 
 
 def normal_thickness_map(
-    labels: npt.NDArray[np.integer], label: int, spacing: Sequence[float], sigma_mm: float = 0.75
+    labels: npt.NDArray[np.integer],
+    label: int,
+    spacing: Sequence[float],
+    sigma_mm: float = 0.75,
+    seen: npt.NDArray[np.bool_] | None = None,
 ) -> npt.NDArray[np.float32]:
     """Distance from a layer's upper to its lower surface along the upper surface's local normal.
 
@@ -36,11 +40,13 @@ def normal_thickness_map(
         label: the layer.
         spacing: voxel size (X, Y, Z) in mm.
         sigma_mm: standard deviation of the smoothing window in mm; at least one lateral voxel is taken.
+        seen: (X, Y) mask of the A-lines on which both surfaces are in view, see `grn_monai.measure.layers.cut_lines`;
+            None takes all on which the layer ends above the deepest voxel.
 
     Returns:
         (X, Y) float32 in mm at the A-line where the ray starts. NaN where the A-line does not meet the layer, where
-        the layer goes on beyond the deepest voxel (its lower surface is then out of view), and where the ray leaves
-        the volume at a side or comes out where the layer is missing.
+        the layer goes on beyond the deepest voxel (its lower surface is then out of view) or is not `seen`, and where
+        the ray leaves the volume at a side or comes out where the layer is missing.
 
     Raises:
         ValueError: the volume is not 3D, or a spacing or `sigma_mm` is not a positive number.
@@ -56,6 +62,8 @@ def normal_thickness_map(
     sigma = max(sigma_mm, dx, dy)
     start, end = layer_extent(labels, label)
     known = (start >= 0) & (end < labels.shape[2])
+    if seen is not None:
+        known &= seen
     out = np.full(labels.shape[:2], np.nan, np.float32)
     if not known.any():
         return out

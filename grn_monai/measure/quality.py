@@ -10,13 +10,16 @@ import numpy.typing as npt
 
 from grn_monai.errors import InputError
 from grn_monai.measure.agreement import order_faults
+from grn_monai.measure.layers import last_labels
 
 __all__ = ["CHECKS", "check_limits", "quality_flags", "view_numbers"]
 
 Labels = npt.NDArray[np.integer]
 
 DARK_SHARE = 0.5
-"""An A-line counts as dark where its mean echo level is below this share of the median A-line's."""
+"""An A-line counts as dark where its mean echo level is below this share of that of the 90th percentile of A-lines.
+
+The median would itself be dark where more than half of the probe has no contact."""
 
 
 class Check(NamedTuple):
@@ -32,52 +35,57 @@ class Check(NamedTuple):
 CHECKS: dict[str, Check] = {
     "plane_disagreement": Check(
         "Planes disagree", "% of tissue voxels", 7.0,
-        "The sagittal and the transverse prediction differ in {value:.1f} % of the tissue.",
-        "The sagittal and the transverse prediction differ in {value:.1f} % of the tissue (limit {limit:g} %): look "
-        "at the boundaries.",
+        "The sagittal and the transverse prediction differ in {value} % of the tissue.",
+        "The sagittal and the transverse prediction differ in {value} % of the tissue (limit {limit} %): look at the "
+        "boundaries.",
     ),
     "sge_disagreement": Check(
         "S(x) and S(G(x)) disagree", "% of tissue voxels", 6.0,
-        "Segmenting the scan with and without enhancement differs in {value:.1f} % of the tissue.",
-        "Segmenting the scan with and without enhancement differs in {value:.1f} % of the tissue (limit {limit:g} "
-        "%): the scan may be unlike those of the training.",
+        "Segmenting the scan with and without enhancement differs in {value} % of the tissue.",
+        "Segmenting the scan with and without enhancement differs in {value} % of the tissue (limit {limit} %): the "
+        "scan may be unlike those of the training.",
+    ),
+    "compared_disagreement": Check(
+        "Differs from the compared labels", "% of tissue voxels", 6.0,
+        "These and the compared labels differ in {value} % of the tissue.",
+        "These and the compared labels differ in {value} % of the tissue (limit {limit} %).",
     ),
     "out_of_order": Check(
         "Layers out of order before decoding", "% of A-lines", 25.0,
-        "Before decoding, layers were out of order on {value:.1f} % of the A-lines.",
-        "Before decoding, layers were out of order on {value:.1f} % of the A-lines (limit {limit:g} %): the decode "
-        "had to choose.",
+        "Before decoding, layers were out of order on {value} % of the A-lines.",
+        "Before decoding, layers were out of order on {value} % of the A-lines (limit {limit} %): the decode had to "
+        "choose.",
     ),
     "field_of_view_bottom": Check(
-        "Field of view ends above muscle", "% of A-lines", 5.0,
-        "{value:.1f} % of the A-lines end in a layer above the muscle.",
-        "{value:.1f} % of the A-lines end in a layer above the muscle (limit {limit:g} %): that layer's thickness is "
-        "a lower bound; scan deeper.",
+        "Field of view ends above the deepest layer", "% of A-lines", 5.0,
+        "{value} % of the A-lines end above the {last}.",
+        "{value} % of the A-lines end in a layer above the {last} (limit {limit} %): that layer's thickness is a lower "
+        "bound; scan deeper.",
     ),
     "field_of_view_top": Check(
-        "Field of view begins below the dermis", "% of A-lines", 5.0,
-        "{value:.1f} % of the A-lines begin below the dermis.",
-        "{value:.1f} % of the A-lines begin in a layer below the dermis (limit {limit:g} %): the skin is cut off.",
+        "Field of view begins below the first layer", "% of A-lines", 5.0,
+        "{value} % of the A-lines begin below the {first}.",
+        "{value} % of the A-lines begin in a layer below the {first} (limit {limit} %): the skin is cut off.",
     ),
     "dark_lines": Check(
         "Dark A-lines", "% of A-lines", 5.0,
-        "{value:.1f} % of the A-lines are dark.",
-        "{value:.1f} % of the A-lines are dark (limit {limit:g} %): poor contact of the probe, or air.",
+        "{value} % of the A-lines are dark.",
+        "{value} % of the A-lines are dark (limit {limit} %): poor contact of the probe, or air.",
     ),
     "layers_missing": Check(
         "Labels missing", "labels", 0.0,
-        "Every label was found.",
-        "Not found: {names}.",
+        "Labels not found: {count}{names}.",
+        "Labels not found: {count}{names}.",
     ),
     "layer_gaps": Check(
         "Gaps in a layer", "% of A-lines", 25.0,
-        "Every layer that was found is there on {covered:.0f} % of the A-lines or more.",
-        "The {gappy} is missing on {value:.0f} % of the A-lines (limit {limit:g} %).",
+        "The layer with most gaps, the {gappy}, is missing on {value} % of the A-lines.",
+        "The {gappy} is missing on {value} % of the A-lines (limit {limit} %).",
     ),
     "order_violations": Check(
         "Layers out of order in the labels", "% of A-lines", 0.0,
-        "On every A-line the layers come in anatomical order.",
-        "Layers are out of order or interrupted on {value:.2g} % of the A-lines: use the ordered decode.",
+        "Layers are out of order or interrupted on {value} % of the A-lines.",
+        "Layers are out of order or interrupted on {value} % of the A-lines{decode}.",
     ),
 }  # fmt: skip
 """Every check by name. A value above the limit asks for a look.
@@ -86,8 +94,9 @@ The limits of the first three are rounded from a simulated cohort: 40 scans of 1
 trained on 16 others. They are the 95th percentiles (6.4, 5.6 and 21.8 %) of the 17 scans with a mean Dice of at least
 0.8, as is the limit of gaps (25.4 %; the true layers had gaps of up to 7 %). Over all 40 the plane disagreement went
 with Dice at a rank correlation of −0.78, gaps at −0.70, S(x) against S(G(x)) at −0.65 and order at −0.62. These limits
-depend on the network and the scans: set them anew on your own. Those of the field of view and of dark A-lines let a
-corner of the scan pass (a simulated bubble darkens up to 4 %); missing labels and violated order never do."""
+depend on the network and the scans: set them anew on your own. That of compared labels is that of S(x) and S(G(x)),
+which are the labels most often compared. Those of the field of view and of dark A-lines let a corner of the scan pass
+(a simulated bubble darkens up to 4 %); missing labels and violated order never do."""
 
 _LAYERED = (
     *("out_of_order", "field_of_view_bottom", "field_of_view_top", "dark_lines", "layer_gaps", "order_violations"),
@@ -95,9 +104,12 @@ _LAYERED = (
 _UNKNOWN = {
     "plane_disagreement": "Not known: inference wrote no numbers of two planes beside the labels.",
     "sge_disagreement": "Not known: inference wrote no numbers of S(x) and S(G(x)), or ran without enhancement.",
+    "compared_disagreement": "Not known: there are no labels to compare.",
     "out_of_order": "Not known: inference wrote no quality file beside the labels.",
     "dark_lines": "Not known without the image.",
 }
+_INFERRED = ("plane_disagreement", "sge_disagreement", "out_of_order")
+_NO_PREDICTION = "Not known: the cohort's own labels were measured, which are no prediction."
 
 
 def check_limits(limits: Mapping[str, float] | None) -> dict[str, float]:
@@ -127,7 +139,8 @@ def view_numbers(
         layers: labels superficial to deep; the last is the muscle.
 
     Returns:
-        Values of the checks ``field_of_view_bottom``, ``field_of_view_top``, ``dark_lines``, ``layers_missing``,
+        Values of the checks ``field_of_view_bottom`` (an A-line ends above the deepest layer, by the last voxel or by
+        black below the picture), ``field_of_view_top``, ``dark_lines``, ``layers_missing``,
         ``layer_gaps`` (of the layer with most) and ``order_violations``; ``missing``, the labels of the missing layers,
         and ``gappy``, that of the layer with most gaps. Shares are of the A-lines with tissue, for dark ones of all.
     """
@@ -145,9 +158,9 @@ def view_numbers(
     dark = None
     if echo_percent is not None:
         mean = np.stack([slab.mean(axis=1, dtype=np.float64) for slab in echo_percent])
-        dark = 100 * float(np.mean(mean < DARK_SHARE * np.median(mean)))
+        dark = 100 * float(np.mean(mean < DARK_SHARE * np.percentile(mean, 90)))
     return {
-        "field_of_view_bottom": share(np.isin(labels[:, :, -1], layers[:-1])),
+        "field_of_view_bottom": share(np.isin(last_labels(labels), layers[:-1])),
         "field_of_view_top": share(np.isin(labels[:, :, 0], layers[1:])),
         "dark_lines": dark,
         "layers_missing": len(missing),
@@ -162,18 +175,20 @@ def quality_flags(
     values: Mapping[str, Any],
     limits: Mapping[str, float],
     names: Mapping[int, str],
-    note: str | None = None,
+    notes: Mapping[str, str] | None = None,
     layered: bool = True,
+    predicted: bool = True,
 ) -> dict[str, Any]:
     """Judges the values of a scan.
 
     Args:
         values: check to value, None or missing where it is not known, with ``missing`` and ``gappy``; as
-            `view_numbers` gives.
+            `view_numbers` gives. ``compared_disagreement`` is a check only where it is named.
         limits: as `check_limits` gives.
-        names: label to layer name.
-        note: why the numbers of inference are not known, in place of the usual sentence.
+        names: label to layer name, superficial to deep for layers.
+        notes: check to why its value is not known, in place of the usual sentence.
         layered: whether the labels are layers; otherwise the checks of order and field of view do not apply.
+        predicted: whether the labels are a prediction; true labels have no numbers of inference, and no decode.
 
     Returns:
         ``status``, "check" if any flag asks for a look, else "ok"; ``flags`` with ``name``, ``title``, ``level``
@@ -181,19 +196,27 @@ def quality_flags(
         the unknown ones.
     """
     flags = []
+    ends = list(names.values()) or [""]
+    missing = ", ".join(names.get(label, str(label)) for label in values.get("missing", ()))
+    words = {
+        "first": ends[0],
+        "last": ends[-1],
+        "gappy": names.get(values.get("gappy", 0), "layer"),
+        "names": f" ({missing})" if missing else "",
+        "decode": ": use the ordered decode" if predicted else "",
+    }
     for name, check in CHECKS.items():
-        if not layered and name in _LAYERED:
+        if (not layered and name in _LAYERED) or (name == "compared_disagreement" and name not in values):
             continue
         value, limit = values.get(name), limits[name]
         if value is None:
-            level, text = "unknown", (note if note and name in _UNKNOWN and name != "dark_lines" else None)
-            text = text or _UNKNOWN.get(name, "Not known: the labels hold no tissue.")
+            level = "unknown"
+            usual = _NO_PREDICTION if name in _INFERRED and not predicted else _UNKNOWN.get(name)
+            text = (notes or {}).get(name) or usual or "Not known: the labels hold no tissue."
         else:
             level = "check" if value > limit else "ok"
-            missing = ", ".join(names.get(label, str(label)) for label in values.get("missing", ()))
-            text = (check.check if level == "check" else check.ok).format(
-                value=value, limit=limit, names=missing, covered=100 - value, gappy=names.get(values.get("gappy", 0))
-            )
+            shown = {"value": _shown(value, limit), "limit": f"{limit:g}", "count": f"{value:g}"}
+            text = getattr(check, level).format(**shown, **words)
         flags.append(
             {
                 "name": name,
@@ -207,3 +230,15 @@ def quality_flags(
         )
     flags.sort(key=lambda flag: ("check", "unknown", "ok").index(str(flag["level"])))
     return {"status": "check" if any(flag["level"] == "check" for flag in flags) else "ok", "flags": flags}
+
+
+def _shown(value: float, limit: float) -> str:
+    """One decimal, or as many as it takes that the text lies on the side of the limit, and of 0, on which the value is.
+
+    Below a billionth that ends, and the number is given as it is.
+    """
+    for decimals in range(1, 10):
+        text = f"{value:.{decimals}f}"
+        if all(np.sign(float(text) - mark) == np.sign(value - mark) for mark in (limit, 0.0)):
+            return text
+    return repr(value)

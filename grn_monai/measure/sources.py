@@ -14,7 +14,7 @@ from grn_monai.measure.agreement import QUALITY_FORMAT
 from grn_monai.measure.scan import LabelSet
 from grn_monai.metrics.folders import find_prediction
 
-__all__ = ["Source", "dynamic_range", "open_source", "quality_file", "read_quality"]
+__all__ = ["Source", "dynamic_range", "open_source", "quality_file", "read_quality", "segmentation_of"]
 
 _ALL = "all"
 
@@ -36,13 +36,17 @@ class Source:
     dynamic_range_db: float | None
 
 
-def open_source(source: str | PathLike[str], section: str = "test", suffix: str = "_seg") -> Source:
+def open_source(
+    source: str | PathLike[str], section: str = "test", suffix: str = "_seg", layers: bool = False
+) -> Source:
     """Lists the scans of a cohort's section, of a folder, or one file.
 
     Args:
         source: cohort folder, its JSON file (also of another name), a folder of volumes, or one volume.
         section: section of a cohort, or "all".
         suffix: in a folder of volumes, NAME with this suffix is the label volume of scan NAME, not a scan.
+        layers: the labels are layers in the order of depth, whatever their names; a cohort file says so itself with
+            ``"layers": true``.
 
     Raises:
         InputError: there is no such file or no scan in it, or a faulty cohort; two images share a file name.
@@ -59,8 +63,11 @@ def open_source(source: str | PathLike[str], section: str = "test", suffix: str 
             items = [item for name in SECTIONS if cohort[name] for item in section_items(file, name)]
         else:
             items = section_items(file, section)
-        simulated = bool(cohort.get("simulated", (file.parent / "simulation.json").is_file()))
-        found = Source(items, LabelSet.of(cohort["labels"]), simulated, dynamic_range(cohort, file))
+        simulated = cohort.get("simulated")
+        if simulated is None and (file.parent / "simulation.json").is_file():  # the simulator left it
+            simulated = True
+        labels_are = LabelSet.of(cohort["labels"], True if layers else _layered(cohort, file))
+        found = Source(items, labels_are, None if simulated is None else bool(simulated), dynamic_range(cohort, file))
     else:
         items = scan_list(path)
         names = {scan_name(item["image"]) for item in items}
@@ -69,6 +76,13 @@ def open_source(source: str | PathLike[str], section: str = "test", suffix: str 
         found = Source(items, LabelSet.of(None), None, None)
     check_file_names(found.items)
     return found
+
+
+def _layered(cohort: Mapping[str, Any], file: Path) -> bool | None:
+    given = cohort.get("layers")
+    if given is not None and not isinstance(given, bool):
+        raise InputError(file, f"layers {given!r}", "true or false: labels in the order of depth", "Correct the file.")
+    return given
 
 
 def dynamic_range(item: Mapping[str, Any], where: str | PathLike[str]) -> float | None:
@@ -92,26 +106,39 @@ def quality_file(segmentation: Path, image: str | PathLike[str]) -> Path:
     return segmentation.parent / f"{scan_name(image)}_quality.json"
 
 
-def read_quality(path: Path) -> tuple[dict[str, float | None], str | None]:
-    """The values of the checks that come from inference, and why they are not known where they are not.
+_NUMBERS = {
+    "plane_disagreement": ("plane_disagreement", "disagreement_percent"),
+    "sge_disagreement": ("sge_disagreement", "disagreement_percent"),
+    "out_of_order": ("layer_order", "out_of_order_percent"),
+}
 
-    A file that cannot be read takes nothing from the measurement, so that it is told rather than raised.
+
+def read_quality(path: Path) -> tuple[dict[str, float | None], dict[str, str]]:
+    """The values of the checks that come from inference, and by check why one is not known.
+
+    What cannot be read, or is no number from 0 to 100, takes nothing from the measurement, so that it is told rather
+    than raised. A null is no fault: inference had nothing to compare.
     """
     if not path.is_file():
-        return {}, None
+        return {}, {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if content.get("format") != QUALITY_FORMAT:
-            return {}, f"Not known: {path.name} is not of format {QUALITY_FORMAT!r}."
-        parts = {name: content.get(name) or {} for name in ("plane_disagreement", "sge_disagreement", "layer_order")}
-        values = {
-            "plane_disagreement": parts["plane_disagreement"].get("disagreement_percent"),
-            "sge_disagreement": parts["sge_disagreement"].get("disagreement_percent"),
-            "out_of_order": parts["layer_order"].get("out_of_order_percent"),
-        }
-        return {name: None if value is None else float(value) for name, value in values.items()}, None
+            return {}, dict.fromkeys(_NUMBERS, f"Not known: {path.name} is not of format {QUALITY_FORMAT!r}.")
+        found = {name: (content.get(part) or {}).get(key) for name, (part, key) in _NUMBERS.items()}
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        return {}, f"Not known: {path.name} cannot be read ({type(error).__name__})."
+        return {}, dict.fromkeys(_NUMBERS, f"Not known: {path.name} cannot be read ({type(error).__name__}).")
+    values: dict[str, float | None] = {}
+    notes = {}
+    for name, value in found.items():
+        values[name] = None
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 100:
+            values[name] = float(value)
+        if values[name] is None and value is not None:
+            part, key = _NUMBERS[name]
+            text = repr(value) if len(repr(value)) <= 40 else type(value).__name__
+            notes[name] = f"Not known: {part}.{key} in {path.name} is {text}, no number from 0 to 100."
+    return values, notes
 
 
 def segmentation_of(item: Mapping[str, Any], predictions: Path | None, suffix: str) -> Path:

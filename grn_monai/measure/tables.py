@@ -21,21 +21,26 @@ FORMAT = "grn-monai measurements 1"
 """The ``format`` of ``measurements.json``."""
 
 UNITS = {
-    "thickness_mm": "mm along the A-line, over the A-lines that meet the layer; where a layer reaches the deepest "
-    "voxel (cut_percent) a lower bound",
+    "thickness_mm": "mm along the A-line, over the A-lines that meet the layer; where the field of view cuts it "
+    "(cut_percent) a lower bound",
     "normal_thickness_mm": "mm along the local normal of the layer's upper surface, where both surfaces are in view",
     "coverage_percent": "% of the A-lines that meet the layer",
-    "cut_percent": "% of those on which the layer reaches the deepest voxel",
+    "normal_coverage_percent": "% of the A-lines on which the thickness along the normal is known",
+    "cut_percent": "% of the A-lines that meet the layer on which it goes on beyond the field of view",
     "volume_ml": "ml within the scan",
-    "echo_percent": "% of the display's dynamic range (0 black, 100 white); SD over voxels",
-    "echo_db": "dB relative to full scale (white); SD over voxels",
+    "echo_percent": "% of the grey scale, see echo_scale: of the display's dynamic range (0 black, 100 white) with "
+    "8 bits, else of the 0.5th to 99.5th percentile of the scan; SD over voxels",
+    "echo_db": "dB relative to full scale (white), with 8 bits and a known dynamic range; SD over voxels",
+    "echo_scale": "rule of the grey scale, and the grey values as stored of 0 % (black) and 100 % (white)",
     "grey": "grey value as stored; SD over voxels",
-    "area_cm2": "cm², over the slices that hold the label; per_slice_mm2 in mm²",
+    "area_cm2": "cm², over the slices that hold the label; those of each slice are in muscle_areas.csv",
     "spacing_mm": "mm",
+    "difference": "right − left in the unit of the row; of echo levels in percentage points",
     "asymmetry_percent": "% of the mean of both sides",
 }
 
 _KEYS = ("subject", "scan", "side", "site", "status", "repeat")
+_LAYER_KEYS = ("coverage_percent", "cut_percent", "normal_coverage_percent", "volume_ml")
 _SPREAD = ("mean", "sd", *PERCENTILES)
 
 
@@ -43,7 +48,7 @@ def _layer_rows(scans: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
     for scan in scans:
         for layer in scan["layers"]:
             row = [*(scan[key] for key in _KEYS), layer["label"], layer["name"]]
-            row += [layer.get("coverage_percent"), layer.get("cut_percent"), layer["volume_ml"]]
+            row += [layer.get(key) for key in _LAYER_KEYS]
             for key in ("thickness_mm", "normal_thickness_mm"):
                 row += [(layer.get(key) or {}).get(part) for part in _SPREAD]
             for key in ("echo_percent", "echo_db", "grey"):
@@ -53,7 +58,7 @@ def _layer_rows(scans: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
 
 _LAYER_COLUMNS = (
     *_KEYS,
-    *("label", "layer", "coverage_percent", "cut_percent", "volume_ml"),
+    *("label", "layer", *_LAYER_KEYS),
     *(f"{kind}_{part}_mm" for kind in ("thickness", "normal_thickness") for part in _SPREAD),
     *(f"{kind}_{part}_{unit}" for kind, unit in (("echo", "percent"), ("echo", "db")) for part in ("mean", "sd")),
     *("grey_mean", "grey_sd"),
@@ -73,21 +78,28 @@ def _area_columns(scans: Sequence[Mapping[str, Any]]) -> list[tuple[int, str, st
 def _scan_table(scans: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[Any]]]:
     areas = _area_columns(scans)
     parts = ("mean", "sd", "max")
-    fascia = ("fascia_echo_percent", "fascia_echo_db", "fascia_contrast_percent", "fascia_contrast_db")
-    header = [*_KEYS, "quality", *(f"{name}_{_unit(check.unit)}" for name, check in CHECKS.items()), "to_look_at"]
+    fascia = ("fascia_echo_percent", "fascia_echo_db", "fascia_contrast_percentage_points", "fascia_contrast_db")
+    header = [
+        *_KEYS,
+        "quality",
+        "not_checked",
+        *(f"{name}_{_unit(check.unit)}" for name, check in CHECKS.items()),
+        "to_look_at",
+    ]
     header += [f"{name.replace(' ', '_')}_area_{plane}_{part}_cm2" for _, name, plane in areas for part in parts]
-    header += [*fascia, "image", "segmentation", "map"]
+    header += [*fascia, "echo_scale", "image", "segmentation", "map"]
     rows = []
     for scan in scans:
         flags = {flag["name"]: flag for flag in scan["quality"]["flags"]}
         row: list[Any] = [*(scan[key] for key in _KEYS), scan["quality"]["status"]]
+        row.append(sum(flag["level"] == "unknown" for flag in flags.values()))
         row += [flags.get(name, {}).get("value") for name in CHECKS]
         row.append("; ".join(name for name, flag in flags.items() if flag["level"] == "check"))
         by_label = {layer["label"]: layer["area_cm2"] or {} for layer in scan["layers"]}
         row += [(by_label.get(label, {}).get(plane) or {}).get(part) for label, _, plane in areas for part in parts]
         echo = scan["fascia"] or {}
         row += [(echo.get("echo_percent") or {}).get("mean"), (echo.get("echo_db") or {}).get("mean")]
-        row += [echo.get("contrast_percent"), echo.get("contrast_db")]
+        row += [echo.get("contrast_percent"), echo.get("contrast_db"), (scan["echo_scale"] or {}).get("rule")]
         rows.append([*row, scan["image"], scan["segmentation"], scan["map"]])
     return header, rows
 
@@ -97,8 +109,8 @@ def _unit(text: str) -> str:
 
 
 _SIDE_COLUMNS = (
-    *("subject", "site", "layer", "measure", "unit", "left", "right", "n_left", "n_right"),
-    *("difference", "asymmetry_percent"),
+    *("subject", "site", "status", "layer", "measure", "unit", "left", "right", "n_left", "n_right"),
+    *("difference", "asymmetry_percent", "note"),
 )
 _REPEAT_COLUMNS = (
     *("layer", "measure", "unit", "sites", "repeats", "left_out_sites", "left_out_scans"),
@@ -114,7 +126,7 @@ def _repeat_rows(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
         shared = [row[key] for key in ("layer", "measure", "unit", *_REPEAT_COLUMNS[3:9], "icc")]
         shared += [*(row["icc_ci95"] or (None, None)), row["sem"], row["within_sd"], row["mdc95"]]
         for pair in row["bland_altman"] or [None]:
-            cells: list[Any] = [None] * 12
+            cells: list[Any] = [None] * 12  # as many as a pair has
             if pair is not None:
                 cells = [pair["first"], pair["second"], pair["bias"], *pair["bias_ci95"], pair["sd"]]
                 for end in ("lower", "upper"):
@@ -129,16 +141,18 @@ def write_results(
     source: Source,
     about: Mapping[str, Any],
     limits: Mapping[str, float],
+    notes: Sequence[str] = (),
 ) -> tuple[dict[str, Any], list[Path]]:
     """Writes tables, the Bland–Altman picture where there are repeats, and the JSON last, each whole or not at all.
 
     Args:
         out: folder.
         scans: entries of ``measurements.json``.
-        failures: scan name to one line.
+        failures: name of the image file to one line.
         source: where the scans came from.
         about: the ``source`` block.
         limits: of the quality checks.
+        notes: what holds for all scans.
 
     Returns:
         The content of ``measurements.json`` and the files written.
@@ -170,6 +184,7 @@ def write_results(
         "layered": source.label_set.layered,
         "labels": {str(label): name for label, name in source.label_set.names.items()},
         "limits": dict(limits),
+        "notes": list(notes),
         "provenance": provenance(),
         "scans": list(scans),
         "left_right": sides,

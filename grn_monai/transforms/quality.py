@@ -17,7 +17,7 @@ from grn_monai.data.volume import scan_name
 from grn_monai.errors import InputError
 from grn_monai.files import write_whole
 from grn_monai.measure.agreement import QUALITY_FORMAT, agreement, layer_order
-from grn_monai.transforms.slices import PLANES
+from grn_monai.transforms.slices import PLANES, planes_within
 
 __all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd", "argmax_labels"]
 
@@ -67,7 +67,7 @@ class ScanQualityd(MapTransform):
 
     Args:
         keys: one key of labels ``(1, X, Y, Z)`` in the scan frame, depth last.
-        planes: the planes that were used.
+        planes: the planes that were asked for; of a scan of one slice only its own was used, and is named.
         ordered: whether the labels are the ordered-layer decode.
         argmax_key: key of the labels before it.
         output_key: where the dictionary goes.
@@ -100,7 +100,7 @@ class ScanQualityd(MapTransform):
                 raise InputError("ScanQualityd", f"no {self.argmax_key!r} in the item", "labels before decoding", mend)
             before, after = (_labels(part) for part in (d.pop(self.argmax_key), d[key]))
             d[self.output_key] = {
-                "planes": self.planes,
+                "planes": list(planes_within(self.planes, after.shape)),
                 "sge": "sge_counts" in d,
                 "ordered": self.ordered,
                 "plane_disagreement": _agreement(d.get("plane_counts")),

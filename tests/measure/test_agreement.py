@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grn_monai.measure.agreement import agreement, count_pairs, layer_order, order_faults
+from grn_monai.measure.agreement import agreement, compared, layer_order, order_faults
 
 
 def volumes(seed: int, shape: tuple[int, int, int] = (4, 5, 9)) -> tuple[np.ndarray, np.ndarray]:
@@ -17,7 +17,7 @@ def volumes(seed: int, shape: tuple[int, int, int] = (4, 5, 9)) -> tuple[np.ndar
 def test_numbers_against_boolean_masks() -> None:
     a, b = volumes(0)
     a[a == 3] = 2  # label 3 in one of them only
-    numbers = agreement(count_pairs(a, b, 6))
+    numbers = compared(a, b, 6)
     tissue = (a > 0) | (b > 0)
     assert numbers["tissue_voxels"] == tissue.sum()
     assert numbers["disagreement_percent"] == pytest.approx(100 * (a != b)[tissue].mean())
@@ -31,14 +31,14 @@ def test_numbers_against_boolean_masks() -> None:
 @settings(max_examples=30, deadline=None)
 def test_symmetric_and_perfect_with_itself(seed: int) -> None:
     a, b = volumes(seed)
-    forth, back = agreement(count_pairs(a, b, 4)), agreement(count_pairs(b, a, 4))
+    forth, back = compared(a, b, 4), compared(b, a, 4)
     assert forth == back
-    assert agreement(count_pairs(a, a, 4))["disagreement_percent"] == 0
+    assert compared(a, a, 4)["disagreement_percent"] == 0
 
 
 def test_no_tissue_is_not_perfect_agreement() -> None:
     empty = np.zeros((2, 2, 3), np.uint8)
-    numbers = agreement(count_pairs(empty, empty, 3))
+    numbers = compared(empty, empty, 3)
     assert numbers["disagreement_percent"] is None
     assert numbers["mean_dice"] is None
     assert layer_order(empty, empty) == {
@@ -76,6 +76,8 @@ def test_order_of_single_a_lines() -> None:
 
 def test_bad_input() -> None:
     with pytest.raises(ValueError, match="one shape"):
-        count_pairs(np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), 2)
+        compared(np.zeros((2, 2, 2), int), np.zeros((2, 2, 3), int), 2)
+    with pytest.raises(ValueError, match=r"expected 0\.\.1"):
+        compared(np.full((2, 2, 2), 2), np.zeros((2, 2, 2), int), 2)
     with pytest.raises(ValueError, match=r"\(C, C\)"):
         agreement(np.zeros((2, 3)))

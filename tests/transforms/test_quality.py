@@ -50,8 +50,8 @@ def test_numbers_of_the_decode(item: dict, tmp_path: Path) -> None:
     assert content["format"] == QUALITY_FORMAT
     assert (content["subject"], content["scan"]) == ("s1", "x")
     assert content["planes"] == ["sagittal", "transverse"]
-    values, note = read_quality(file)
-    assert note is None
+    values, notes = read_quality(file)
+    assert notes == {}
     assert values["plane_disagreement"] == pytest.approx(15.625)
     assert values["sge_disagreement"] is None
     assert values["out_of_order"] == order["out_of_order_percent"]
@@ -76,7 +76,29 @@ def test_forgotten_argmax(item: dict) -> None:
 def test_a_damaged_file_is_told_not_raised(tmp_path: Path, text: str) -> None:
     file = tmp_path / "a_quality.json"
     file.write_text(text)
-    values, note = read_quality(file)
+    values, notes = read_quality(file)
     assert values == {}
-    assert note is not None
-    assert note.startswith("Not known: a_quality.json")
+    assert set(notes) == {"plane_disagreement", "sge_disagreement", "out_of_order"}
+    assert all(note.startswith("Not known: a_quality.json") for note in notes.values())
+
+
+@pytest.mark.parametrize(
+    "value", ["NaN", "1e999", "-Infinity", '"x"', '"5"', "true", "[1]", "-0.1", "100.5", "1" * 400]
+)
+def test_what_is_no_percentage_is_not_known(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "a_quality.json"
+    text = '{"format": "%s", "plane_disagreement": {"disagreement_percent": %s}, "sge_disagreement": null, '
+    file.write_text((text + '"layer_order": {"out_of_order_percent": 1}}') % (QUALITY_FORMAT, value))
+    values, notes = read_quality(file)
+    assert values == {"plane_disagreement": None, "sge_disagreement": None, "out_of_order": 1.0}
+    assert list(notes) == ["plane_disagreement"]
+    assert "no number from 0 to 100" in notes["plane_disagreement"]
+    assert len(notes["plane_disagreement"]) < 200
+
+
+def test_a_single_slice_names_the_one_plane_that_was_used() -> None:
+    torch.manual_seed(0)
+    for shape, plane in (((9, 1, 12), "transverse"), ((1, 9, 12), "sagittal")):
+        d = ArgmaxLabelsd("pred")({"pred": torch.rand(7, *shape)})
+        d = ScanQualityd("pred")(OrderedLayersd("pred")(d))
+        assert d["quality"]["planes"] == [plane]
