@@ -19,6 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.measure import thickness_map
+from grn_monai.metrics.overlap import PLANE_AXES
+from grn_monai.report.page import file_name
 from grn_monai.report.panels import data_uri, grey_range, overlay, to_isotropic
 
 __all__ = [
@@ -60,8 +62,8 @@ class Plane(NamedTuple):
 
 
 SCAN_PLANES = (
-    Plane("Sagittal", 0, 2, 1, ("x", "depth", "y")),
-    Plane("Transverse", 1, 2, 0, ("y", "depth", "x")),
+    Plane("Sagittal", PLANE_AXES["sagittal"], 2, 1, ("x", "depth", "y")),
+    Plane("Transverse", PLANE_AXES["transverse"], 2, 0, ("y", "depth", "x")),
 )
 """Both depth planes of a scan (X, Y, Z), Z = depth: the skin is at the top."""
 
@@ -197,8 +199,16 @@ def slice_atlas(
     }
 
 
+def _worth_showing(planes: Sequence[Plane], shape: Sequence[int]) -> list[Plane]:
+    """The planes whose slices are more than one voxel wide and high; all where none is."""
+    return [plane for plane in planes if min(shape[plane.down], shape[plane.across]) > 1] or list(planes)
+
+
 def _thickness(labels: npt.NDArray[np.uint8], wanted: Sequence[int], spacing: Sequence[float]) -> dict[str, Any]:
-    """Maps of the layers present, as whole numbers of voxels along the A-line, X to the right and Y downwards."""
+    """Maps of the layers present, as whole numbers of voxels along the A-line, X to the right and Y downwards.
+
+    Of a single slice they are one voxel wide or high; the viewer draws them as curves.
+    """
     counts = sum((np.bincount(slab.ravel(), minlength=256) for slab in labels), np.zeros(256, np.int64))
     present = sorted((v for v in wanted if counts[v]), key=lambda v: -counts[v])[:MAX_MAPS]
     f, g = _thin(labels.shape[0]), _thin(labels.shape[1])
@@ -280,7 +290,7 @@ def scan_pictures(
     Returns:
         The pictures; what cannot be read or does not fit is a note.
     """
-    from grn_monai.data.volume import check_same_geometry, read_volume
+    from grn_monai.data.pairs import open_scan
     from grn_monai.transforms import DepthLast
 
     found = ScanPictures()
@@ -288,24 +298,22 @@ def scan_pictures(
         found.notes.append(f"No pictures: the measurements name no {'segmentation' if image_path else 'image'}.")
         return found
     try:
-        image = read_volume(image_path)
-        labels = read_volume(label_path, "label", 256)
-        check_same_geometry(image, labels, image_path, label_path)
-        # What Python types as Tensor is a MetaTensor here.
-        oriented: Any = image if depth is None else DepthLast(*depth)(image)
-        voxels = np.asarray(oriented[0])
-        values = np.asarray((labels if depth is None else DepthLast(*depth)(labels))[0])
+        scan = open_scan(image_path, None if depth is None else DepthLast(*depth))
+        voxels, values = scan.values, scan.labels(label_path, 256)
     except (ValueError, OSError) as error:
-        found.notes.append(f"No pictures: {error}")
+        line = str(error)
+        for path in map(Path, (image_path, label_path)):
+            line = line.replace(str(path), file_name(path))
+        found.notes.append(f"No pictures: {line}")
         return found
-    spacing = [float(step) for step in oriented.pixdim]
-    planes = SCAN_PLANES
+    spacing, planes = scan.spacing_mm, SCAN_PLANES
     if depth is None:
-        voxels, values, order = _anatomical(voxels, values, oriented.affine)
+        voxels, values, order = _anatomical(voxels, values, scan.affine)
         spacing, planes = [spacing[i] for i in order], ANATOMICAL_PLANES
+    shown = _worth_showing(planes, voxels.shape)
     grey = grey_range(voxels)
-    found.content["planes"] = [slice_atlas(voxels, values, plane, spacing, slices, grey) for plane in planes]
-    found.stills = {plane.title: _still(voxels, values, plane, spacing, grey, lut) for plane in planes}
+    found.content["planes"] = [slice_atlas(voxels, values, plane, spacing, slices, grey) for plane in shown]
+    found.stills = {plane.title: _still(voxels, values, plane, spacing, grey, lut) for plane in shown}
     found.content["thickness"] = None
     if depth is not None:
         maps = found.content["thickness"] = _thickness(values, list(names), spacing)

@@ -64,10 +64,15 @@ def _mean(values: Sequence[float], digits: int, signed: bool = False) -> str:
     return f"{text} ± {number(statistics.stdev(values), digits)}" if len(values) > 1 else text
 
 
+def _place(row: Row) -> str:
+    """Subject, and site and status where they are known."""
+    return ", ".join(str(row[key]) for key in ("subject", "site", "status") if row.get(key) is not None)
+
+
 def _side_row(rows: Sequence[Row], digits: int) -> list[Cell]:
     known = [row for row in rows if row.get("asymmetry_percent") is not None]
     most = max(known, key=lambda row: abs(row["asymmetry_percent"])) if known else None
-    below = (f"{most['subject']}{', ' + str(most['site']) if most.get('site') is not None else ''}",) if most else ()
+    below = (_place(most),) if most else ()
     return [
         Cell(str(len(rows))),
         Cell(_mean(_numbers(rows, "left"), digits)),
@@ -78,13 +83,12 @@ def _side_row(rows: Sequence[Row], digits: int) -> list[Cell]:
 
 
 def _single_side(layer: str, row: Row, digits: int) -> tuple[str, list[Cell]]:
-    site = f", {row['site']}" if row.get("site") is not None else ""
     texts = [number(row.get(side), digits) for side in ("left", "right")]
     texts.append(number(row.get("difference"), digits, signed=True))
     texts.append(number(row.get("asymmetry_percent"), 1, "%", True))
     counts = [row.get("n_left"), row.get("n_right")]
     texts.append(" and ".join(number(count, 0) for count in counts))
-    return f"{row.get('subject')}{site}: {layer}", [Cell(text) for text in texts]
+    return f"{_place(row)}: {layer}", [Cell(text) for text in texts]
 
 
 def side_comparisons(rows: Any) -> list[Comparison]:

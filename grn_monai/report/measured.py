@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from grn_monai.errors import InputError
+from grn_monai.measure.tables import FORMAT
 from grn_monai.report.numbers import MISSING, number, significant, spread
 from grn_monai.report.tables import Cell, Table
 
@@ -31,7 +32,6 @@ __all__ = [
 ]
 
 MEASUREMENTS = "measurements.json"
-FORMAT = "grn-monai measurements 1"
 
 _MEND = "Write it again with `grn-monai measure`."
 _ABSENT = "layer not found"
@@ -225,8 +225,11 @@ def _layer_cell(layer: Mapping[str, Any], key: str, digits: int) -> Cell:
     if not isinstance(value, Mapping):
         return Cell(number(value, digits))
     ends = [value.get("p5"), value.get("p95")]
-    below = (f"{number(ends[0], digits)} to {number(ends[1], digits)}",) if None not in ends else ()
-    return Cell(spread(value, digits), below)
+    below = [f"{number(ends[0], digits)} to {number(ends[1], digits)}"] if None not in ends else []
+    known = layer.get("normal_coverage_percent") if key == "normal_thickness_mm" else None
+    if known is not None and value.get("mean") is not None:
+        below.append(f"on {number(known, 1)} % of all A-lines")
+    return Cell(spread(value, digits), tuple(below))
 
 
 def layer_rows(scan: Mapping[str, Any], labels: Mapping[int, str]) -> Table | None:

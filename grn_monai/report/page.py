@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from jinja2 import Template
 
-__all__ = ["facts", "page_template"]
+__all__ = ["facts", "file_name", "page_template"]
 
 
 def page_template(name: str) -> Template:
@@ -23,6 +24,11 @@ def page_template(name: str) -> Template:
         lstrip_blocks=True,
     )
     return environment.get_template(name)
+
+
+def file_name(path: Any) -> str:
+    """The last part of a path; empty for None. A page that is passed on says nothing of the disk it was made on."""
+    return re.split(r"[/\\]", str(path).rstrip("/\\"))[-1] if path else ""
 
 
 def facts(record: Mapping[str, Any]) -> list[tuple[str, str]]:

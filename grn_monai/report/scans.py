@@ -13,13 +13,14 @@ from typing import Any
 
 from grn_monai.errors import InputError
 from grn_monai.files import replacing
+from grn_monai.measure.maps import scale_end
 from grn_monai.metrics.files import json_text
 from grn_monai.report import measured as tables
 from grn_monai.report.atlas import ScanPictures, scan_pictures
 from grn_monai.report.comparisons import repeat_comparisons, side_comparisons
 from grn_monai.report.measured import Flag, Measured, read_measurements
 from grn_monai.report.numbers import number
-from grn_monai.report.page import facts, page_template
+from grn_monai.report.page import facts, file_name, page_template
 from grn_monai.report.palette import label_colours, lut_of
 from grn_monai.report.tables import Table
 
@@ -28,7 +29,7 @@ __all__ = ["build_scan_report"]
 Progress = Callable[[Sequence[Any]], Iterable[Any]]
 
 _TEXT_COLUMNS = ("subject", "side", "site", "status", "repeat")
-_NICE = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)
+_FOLDERS = ("cohort", "predictions", "compare")
 _LISTED = 12  # flags that stand open; the rest is folded
 
 
@@ -47,6 +48,11 @@ class _Entry:
     def raised(self) -> list[Flag]:
         """Flags for which the scan needs a look."""
         return [flag for flag in self.flags if flag.level == "check"]
+
+    @property
+    def unchecked(self) -> int:
+        """How many checks could not be made."""
+        return sum(flag.level == "unknown" for flag in self.flags)
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,6 @@ def _entries(measured: Measured) -> list[_Entry]:
     return entries
 
 
-def _nice(value: float) -> float:
-    """The next round number not below `value`: the end of a colour bar."""
-    power = 10.0 ** math.floor(math.log10(value))
-    return next(step * power for step in _NICE if step * power >= value * (1 - 1e-9))
-
-
 def _scales(measured: Measured) -> dict[int, float]:
     """End of each layer's colour bar in mm, one for all scans so that maps can be compared: the highest P95."""
     tops: dict[int, float] = {}
@@ -99,7 +99,7 @@ def _scales(measured: Measured) -> dict[int, float]:
             top = (layer.get("thickness_mm") or {}).get("p95")
             if isinstance(top, int | float) and math.isfinite(top) and top > 0:
                 tops[int(layer["label"])] = max(top, tops.get(int(layer["label"]), 0.0))
-    return {label: _nice(top) for label, top in tops.items()}
+    return {label: scale_end(top) for label, top in tops.items()}
 
 
 def _colour_map() -> list[str]:
@@ -112,11 +112,29 @@ def _colour_map() -> list[str]:
 
 def _scan_facts(scan: Mapping[str, Any]) -> list[tuple[str, str]]:
     shape, spacing = scan.get("shape"), scan.get("spacing_mm")
-    lines = [("image", scan.get("image")), ("segmentation", scan.get("segmentation"))]
+    lines: list[tuple[str, Any]] = [(key, file_name(scan.get(key))) for key in ("image", "segmentation")]
     if shape and spacing:
         grid = " × ".join(map(str, shape))
         lines.append(("grid", f"{grid} voxels of {' × '.join(number(step, 3) for step in spacing)} mm"))
+    lines.append(("echo scale", scan.get("echo_scale")))
     return [(name, str(value)) for name, value in lines if value]
+
+
+def _source(source: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: file_name(value) if key in _FOLDERS else value for key, value in source.items()}
+
+
+def _failures(content: Mapping[str, Any]) -> dict[str, str]:
+    source = content.get("source") or {}
+    folders = [str(source[key]).rstrip("/") for key in _FOLDERS if source.get(key)]
+    folders += [folder.rpartition("/")[0] for folder in folders if folder.endswith(".json")]
+    lines = {}
+    for scan, line in (content.get("failures") or {}).items():
+        text = str(line)
+        for folder in filter(None, folders):
+            text = text.replace(f"{folder}/", "")
+        lines[str(scan)] = text
+    return lines
 
 
 def _path(measured: Measured, value: Any) -> Path | None:
@@ -173,12 +191,13 @@ def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]
     raised = [(entry, flag) for entry in entries for flag in entry.raised]
     measures = tables.table_measures(measured)
     colours = label_colours(measured.labels)
+    scales = _scales(measured)
     sizes = _Sizes()
     written = {**provenance(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    source = content.get("source") or {}
+    source = _source(content.get("source") or {})
     texts = [key for key in _TEXT_COLUMNS if any(scan.get(key) is not None for scan in measured.scans)]
     return {
-        "title": _title(source.get("cohort") or measured.path.parent),
+        "title": _title((content.get("source") or {}).get("cohort") or measured.path.parent),
         "simulated": content.get("simulated"),
         "layered": measured.layered,
         "entries": entries,
@@ -188,7 +207,7 @@ def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]
         "checks": checks,
         "raised": raised[:_LISTED],
         "raised_more": raised[_LISTED:],
-        "failures": {str(scan): str(line) for scan, line in (content.get("failures") or {}).items()},
+        "failures": _failures(content),
         "text_columns": texts,
         "measures": measures,
         "labels": measured.labels,
@@ -196,9 +215,8 @@ def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]
         "page_data": {
             "measures": [vars(measure) for measure in measures],
             "labels": {
-                str(value): {"name": name, "colour": colours[value], "top_mm": top}
+                str(value): {"name": name, "colour": colours[value], "top_mm": scales.get(value)}
                 for value, name in measured.labels.items()
-                for top in [_scales(measured).get(value)]
             },
             "viridis": _colour_map(),
         },

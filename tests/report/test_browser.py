@@ -16,7 +16,7 @@ import pytest
 
 from grn_monai.labels import LAYER_COLOURS
 from grn_monai.report import build_scan_report
-from tests.report.measured import HOSTILE, SHAPE, SPACING, scan, volumes, write_measured
+from tests.report.measured import HOSTILE, SHAPE, SPACING, save, scan, volumes, write_measured
 
 CHROMIUM = shutil.which("chromium")
 
@@ -272,6 +272,55 @@ def test_viewer_draws_what_the_volumes_hold(tmp_path: Path) -> None:
     assert seen["went"] == ["1", "10"]
     assert seen["closed"] == 0
     assert "gone.nii.gz: found no such file" in seen["missing"]
+
+
+_CURVES = """
+  const scan = $("#scan-1");
+  scan.open = true;
+  const svg = await until(() => $(".curves svg", scan)), frame = $(".area", svg).getBoundingClientRect();
+  out.parts = [$$(".plane", scan).length, $$(".map", scan).length, $$(".plane input", scan).map((x) => x.hidden)];
+  out.paths = $$("path", svg).map((path) => [path.dataset.label, path.getAttribute("stroke"), path.getAttribute("d")]);
+  out.size = [$(".area", svg).x.baseVal.value, $(".area", svg).width.baseVal.value,
+    ["y", "height"].map((key) => $(".area", svg)[key].baseVal.value)];
+  out.texts = $$("text", svg).map((text) => text.textContent);
+  const point = (share) => $(".area", svg).dispatchEvent(new PointerEvent("pointermove", { bubbles: true,
+    clientX: frame.left + share * frame.width, clientY: frame.top + 20 }));
+  point(0.1);
+  out.near = $(".curves .read").textContent;
+  point(0.9);
+  out.far = $(".curves .read").textContent;
+  change($(".layer-on[value='2']"), false, "change");
+  out.shown = $$("path", svg).map((path) => path.style.display);
+  point(0.9);
+  out.less = $(".curves .read").textContent;
+"""
+
+
+def test_a_single_slice_has_curves_in_place_of_maps(tmp_path: Path) -> None:
+    folder = write_measured(tmp_path, [scan("one", "ann", 2.5, 1)])
+    image, labels = volumes()
+    labels[7, 5, labels[7, 5] == 3] = 2  # the membrane is absent on one A-line
+    save(folder / "data/image.nii.gz", image[:, 5:6])
+    save(folder / "data/seg.nii.gz", labels[:, 5:6])
+    seen = browse(build_scan_report(folder).read_text(encoding="utf-8"), tmp_path, _CURVES)
+    assert clean(seen), seen
+    assert seen["parts"] == [1, 0, [True]]  # the transverse slice, whose slider has nowhere to go
+    assert [(int(label), stroke) for label, stroke, _ in seen["paths"]] == list(LAYER_COLOURS.items())
+    left, width, (top, height) = seen["size"]
+    most = max(np.count_nonzero(labels[:, 5] == label, axis=1).max() for label in LAYER_COLOURS) * SPACING[2]
+    for label, _, path in seen["paths"]:
+        counts = np.count_nonzero(labels[:, 5] == int(label), axis=1)
+        points = [(float(x), float(y)) for x, y in re.findall(r"[ML]([\d.]+) ([\d.]+)h0", path)]
+        there = np.flatnonzero(counts)
+        assert [x for x, _ in points] == pytest.approx(left + (there + 0.5) / 24 * width, abs=0.06)
+        expected = top + height - counts[there] * SPACING[2] / (1.05 * most) * height
+        assert [y for _, y in points] == pytest.approx(expected, abs=0.06)
+        assert path.count("M") == (2 if label == "3" else 1)
+    assert "x in mm" in seen["texts"]
+    assert seen["near"].startswith("x 1.3 mm: dermis 0.50 mm, superficial fat 2.50 mm,")
+    assert "superficial fat 3.50 mm" in seen["far"]
+    assert seen["shown"] == ["", "none", "", "", "", ""]
+    assert "superficial fat" not in seen["less"]
 
 
 def test_nothing_from_outside_is_let_in(tmp_path: Path) -> None:

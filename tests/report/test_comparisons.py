@@ -103,3 +103,14 @@ def test_repeats_show_reliability_errors_and_limits_of_agreement() -> None:
     assert name == "fat: 2 − 1"
     assert [cell.text for cell in limits] == ["9", "+0.0", "−0.5", "0.5"]
     assert [cell.below for cell in limits] == [(), ("−0.1 to 0.1",), ("−0.7 to −0.3",), ()]
+
+
+def test_sides_of_one_site_in_two_states_are_told_apart() -> None:
+    row = {"label": 2, "layer": "fat", "measure": "thickness", "unit": "mm", "subject": "ann", "site": "L3"}
+    row |= {"left": 5.0, "right": 5.5, "difference": 0.5, "asymmetry_percent": 9.5, "n_left": 1, "n_right": 1}
+    later = {**row, "left": 5.0, "right": 7.0, "difference": 2.0, "asymmetry_percent": 33.3}
+    (found,) = side_comparisons([{**row, "status": "before"}, {**later, "status": "after"}])
+    assert [name for name, _ in found.single.rows] == ["ann, L3, before: fat", "ann, L3, after: fat"]
+    assert found.table.rows[0][1][-1].below == ("ann, L3, after",)
+    (plain,) = side_comparisons([{**row, "status": None}])
+    assert plain.single.rows[0][0] == "ann, L3: fat"

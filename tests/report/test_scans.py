@@ -342,3 +342,68 @@ def test_every_label_has_a_colour() -> None:
     assert lut.shape == (256, 3)
     assert lut[3].tolist() == [1, 2, 255]
     assert lut.sum() == 258
+
+
+def test_planes_one_voxel_wide_are_left_out(tmp_path: Path) -> None:
+    for axis, kept in ((0, "Sagittal"), (1, "Transverse")):  # one voxel along X leaves the sagittal slice, and so on
+        image, labels = (volume.take([6], axis) for volume in volumes())
+        found = scan_pictures(save(tmp_path / "i.nii.gz", image), save(tmp_path / "l.nii.gz", labels), NAMES, LUT, 9)
+        assert [plane["title"] for plane in found.content["planes"]] == [kept]
+        assert list(found.stills) == [kept]
+        thickness = found.content["thickness"]
+        assert (thickness["width"], thickness["height"]) == image.shape[:2]
+        for value, counts in zip(thickness["labels"], _maps(thickness), strict=True):
+            np.testing.assert_array_equal(counts.T, np.count_nonzero(labels == value, axis=2))
+    # one axial slice of labels that are no layers, feet to head along the second axis: a sagittal one is one voxel high
+    image, labels = (volume[:, 5:6] for volume in volumes())
+    affine = np.array([[1.0, 0, 0, 0], [0, 0, 1, 0], [0, 3, 0, 0], [0, 0, 0, 1]])
+    paths = []
+    for name, array in (("i", image), ("l", labels)):
+        nib.save(nib.Nifti1Image(array, affine), tmp_path / f"{name}.nii.gz")
+        paths.append(tmp_path / f"{name}.nii.gz")
+    flat = scan_pictures(*paths, NAMES, LUT, 9, depth=None)
+    assert [plane["title"] for plane in flat.content["planes"]] == ["Axial"]
+
+
+def test_the_page_names_files_and_not_the_folders_they_lie_in(tmp_path: Path) -> None:
+    private = tmp_path / "jane doe"
+    private.mkdir()
+    source = {"cohort": str(private / "study/dataset.json"), "predictions": str(private / "out"), "compare": None}
+    scans = [
+        scan("one", "a", 2.0, 0),  # absolute paths, to the files that are there
+        scan(
+            "two", "a", 2.0, 0, image="data/image.nii.gz", segmentation="data/seg.nii.gz"
+        ),  # to the measurements' folder
+        scan("three", "a", 2.0, 0, segmentation=str(private / "out/gone_seg.nii.gz")),
+        scan("four", "a", 2.0, 0, image="C:\\jane doe\\scan.nii.gz"),
+    ]
+    failures = {
+        "five": f"{private}/out/five_seg.nii.gz: found an empty file",
+        "six": f"{private}/study/six.nii: no file",
+    }
+    folder = write_measured(private, scans, source=source, failures=failures)
+    page = Page(build_scan_report(folder, slices=3).read_text(encoding="utf-8"))
+    assert len(page.images) == 2 * 2
+    assert "jane doe" not in page.text.replace("jane doe/measurements", "")
+    for words in ("image.nii.gz", "gone_seg.nii.gz: found no such file", "five_seg.nii.gz: found", "six.nii: no file"):
+        assert words in page.text
+    assert page.text.index("study") < page.text.index("Scans that need a look")  # the title
+    assert str(private) not in (private / "report.html").read_text(encoding="utf-8")
+
+
+def test_checks_that_could_not_be_made_stand_beside_the_verdict(tmp_path: Path) -> None:
+    whole = scan("whole", "a", 2.0, 0)
+    whole["quality"]["flags"] = whole["quality"]["flags"][:2]
+    page = Page(build_scan_report(write_measured(tmp_path, [scan("part", "a", 2.0, 0), whole]), slices=0).read_text())
+    words = " ".join(page.text.split())
+    assert words.count("ok (1 not checked)") == 2  # in the table, and above the scan
+    assert words.count("ok") - words.count("ok (") >= 2
+
+
+def test_what_else_is_known_of_a_scan_is_shown(tmp_path: Path) -> None:
+    one = scan("one", "a", 2.0, 0, echo_scale="8-bit grey: 0 to 255", status="control")
+    for layer in one["layers"]:
+        layer |= {"normal_thickness_mm": layer["thickness_mm"], "normal_coverage_percent": 87.25}
+    page = Page(build_scan_report(write_measured(tmp_path, [one]), slices=0).read_text())
+    for words in ("8-bit grey: 0 to 255", "on 87.2 % of all A-lines", "Status", "control"):
+        assert words in page.text

@@ -72,7 +72,7 @@ function csvText() {
     const entry = order.get(row);
     lines.push(heads.map((head, i) => {
       if ("layer" in head.dataset) return String(keyOf(entry, i) ?? "");
-      const flags = [...row.cells[i].querySelectorAll(".below")].map((flag) => flag.textContent);
+      const flags = [...row.cells[i].querySelectorAll(".below, .partly")].map((flag) => flag.textContent);
       return [cellText(entry, i), flags.join("; ")].filter(Boolean).join(": ");
     }));
   }

@@ -80,6 +80,7 @@ function planeView(view, image, labels, scan, moved) {
   bar.dataset.mm = view.bar_mm;
   sizeCanvas(canvas, view, CANVAS);
   slider.max = view.indices.length - 1;
+  slider.hidden = view.indices.length === 1;
   slider.value = Math.floor(view.indices.length / 2);
   slider.setAttribute("aria-label", `${title} slice of scan ${scan}`);
   const context = canvas.getContext("2d");
@@ -92,7 +93,9 @@ function planeView(view, image, labels, scan, moved) {
     context.drawImage(image, left, top, view.width, view.height, 0, 0, canvas.width, canvas.height);
     context.imageSmoothingEnabled = false;
     context.drawImage(tint(slice(), view.width, view.height), 0, 0, canvas.width, canvas.height);
-    const text = `slice ${view.indices[i]} of 0–${view.of - 1}, ${axis} ${fixed(view.positions[i], 1)} mm`;
+    const text = view.of === 1
+      ? "single slice"
+      : `slice ${view.indices[i]} of 0–${view.of - 1}, ${axis} ${fixed(view.positions[i], 1)} mm`;
     where.textContent = text;
     slider.setAttribute("aria-valuetext", text);
     canvas.setAttribute("aria-label", `${title} ${text}, scan ${scan}`);
@@ -171,10 +174,77 @@ function mapView(value, view, counts, planes, moved) {
   return { figure, draw };
 }
 
+function drawn(parent, name, attributes, text = "") {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+  Object.entries(attributes).forEach(([key, value]) => element.setAttribute(key, value));
+  element.textContent = text;
+  parent.append(element);
+  return element;
+}
+
+/** Round positions of grid lines from 0 to `end`, at most `most` steps. */
+function gridSteps(end, most) {
+  const power = 10 ** Math.floor(Math.log10(end / most));
+  const step = [1, 2, 5, 10].map((factor) => factor * power).find((width) => end / width <= most);
+  return Array.from({ length: Math.floor(end / step + 1e-9) + 1 }, (_, i) => i * step);
+}
+
+/** Thickness of all layers of a single slice over the only lateral axis that has more than one voxel. */
+function curveView(thickness, countsOf) {
+  const figure = clone("curve-view"), svg = figure.querySelector("svg"), read = figure.querySelector(".read");
+  const across = thickness.height === 1, axis = across ? "x" : "y";
+  const size = across ? thickness.width : thickness.height, length = across ? thickness.width_mm : thickness.height_mm;
+  const place = { left: 44, top: 8, width: 700, height: 260 }, bottom = place.top + place.height;
+  const step = length / size, lines = thickness.labels.map((value, i) => [value, countsOf(i)]);
+  const most = lines.reduce((top, [, counts]) => counts.reduce((a, b) => Math.max(a, b), top), 1) * thickness.step_mm;
+  const x = (mm) => place.left + (mm / length) * place.width, y = (mm) => bottom - (mm / (1.05 * most)) * place.height;
+  svg.setAttribute("viewBox", `0 0 ${place.left + place.width + 12} ${bottom + 40}`);
+  svg.setAttribute("aria-label", `Thickness of every layer in mm against ${axis} in mm`);
+  for (const mm of gridSteps(1.05 * most, 6)) {
+    drawn(svg, "line", { class: "grid", x1: place.left, x2: place.left + place.width, y1: y(mm), y2: y(mm) });
+    drawn(svg, "text", { x: place.left - 7, y: y(mm) + 4, "text-anchor": "end" }, String(Number(mm.toPrecision(6))));
+  }
+  for (const mm of gridSteps(length, 8)) {
+    drawn(svg, "line", { class: "grid", x1: x(mm), x2: x(mm), y1: bottom, y2: bottom + 5 });
+    drawn(svg, "text", { x: x(mm), y: bottom + 18, "text-anchor": "middle" }, String(Number(mm.toPrecision(6))));
+  }
+  drawn(svg, "text", { x: x(length / 2), y: bottom + 36, "text-anchor": "middle" }, `${axis} in mm`);
+  drawn(svg, "text", { transform: `translate(11 ${y(most / 2)}) rotate(-90)`, "text-anchor": "middle" }, "mm");
+  const paths = lines.map(([value, counts]) => {
+    let path = "";
+    counts.forEach((count, i) => {
+      if (!count) return; // a gap where the layer is absent; h0 lets a voxel without neighbours show as a dot
+      path += `${i && counts[i - 1] ? "L" : "M"}${x((i + 0.5) * step).toFixed(1)} ${y(count * thickness.step_mm).toFixed(1)}h0`;
+    });
+    return drawn(svg, "path", { d: path, stroke: page.labels[value].colour, "data-label": value });
+  });
+  const here = drawn(svg, "line", { class: "here", y1: place.top, y2: bottom });
+  const area = drawn(svg, "rect", { class: "area", x: place.left, y: place.top, width: place.width, height: place.height });
+  area.addEventListener("pointermove", (event) => {
+    const box = area.getBoundingClientRect(), share = (event.clientX - box.left) / box.width;
+    const i = Math.min(Math.max(Math.floor(share * size), 0), size - 1), mm = (i + 0.5) * step;
+    here.setAttribute("x1", x(mm));
+    here.setAttribute("x2", x(mm));
+    here.style.visibility = "visible";
+    const shown = lines.filter(([value]) => !overlay.hidden.has(value)).map(([value, counts]) =>
+      `${page.labels[value].name} ${counts[i] ? `${fixed(counts[i] * thickness.step_mm, 2)} mm` : "not met"}`);
+    read.textContent = `${axis} ${fixed(mm, 1)} mm: ${shown.join(", ")}`;
+  });
+  area.addEventListener("pointerleave", () => {
+    here.style.visibility = "hidden";
+    read.textContent = "";
+  });
+  function draw() {
+    paths.forEach((path) => (path.style.display = overlay.hidden.has(Number(path.dataset.label)) ? "none" : ""));
+  }
+  draw();
+  return { figure, draw };
+}
+
 async function buildViewer(details, mark) {
   const content = JSON.parse(details.querySelector(".pictures").textContent);
   const place = details.querySelector(".viewer"), scan = details.querySelector(".name").textContent;
-  const planes = [], maps = [], moved = () => maps.forEach((map) => map.draw());
+  const planes = [], maps = [], curves = [], moved = () => maps.forEach((map) => map.draw());
   const strip = document.createElement("div"), thickness = content.thickness;
   strip.className = "planes";
   for (const view of content.planes) {
@@ -186,28 +256,40 @@ async function buildViewer(details, mark) {
   }
   const wide = content.planes.reduce((sum, view) => sum + view.width_mm, 0);
   const high = Math.max(...content.planes.map((view) => view.height_mm));
-  strip.style.maxWidth = `${Math.round((540 * wide) / high) + 16}px`;
+  const most = `${Math.round((540 * wide) / high) + 16}px`;
+  Object.assign(strip.style, { maxWidth: most, flexBasis: most });
   const built = [strip];
   if (thickness && thickness.labels.length) {
     const bytes = await inflated(thickness.values), size = thickness.width * thickness.height;
     const counts = thickness.bytes === 2 ? new Uint16Array(bytes.buffer) : bytes;
     const heading = document.createElement("h3"), grid = document.createElement("div");
+    const side = document.createElement("div");
+    side.className = "thickness";
     heading.textContent = "Thickness along the A-line";
-    const caption = document.createElement("p");
+    const caption = document.createElement("p"), countsOf = (i) => counts.subarray(i * size, (i + 1) * size);
     caption.className = "caption";
-    caption.textContent =
-      "Seen along the beam: x to the right, y downwards. Grey: the A-line does not meet the layer. White lines: the " +
-      "slices above; click on a map to go there. One colour bar a layer for all scans.";
-    grid.className = "maps";
-    thickness.labels.forEach((value, i) => {
-      maps.push(mapView(value, thickness, counts.subarray(i * size, (i + 1) * size), planes, moved));
-      grid.append(maps[i].figure);
-    });
-    built.push(heading, grid, caption);
+    if (thickness.width === 1 || thickness.height === 1) {
+      caption.textContent = "A single slice: thickness over its width. A gap: the A-line does not meet the layer.";
+      side.classList.add("wide");
+      curves.push(curveView(thickness, countsOf));
+      grid.append(curves[0].figure);
+    } else {
+      caption.textContent =
+        "Seen along the beam: x to the right, y downwards. Grey: the A-line does not meet the layer. White lines: " +
+        "the slices above; click on a map to go there. One colour bar a layer for all scans, to the highest 95th " +
+        "percentile of a scan.";
+      grid.className = "maps";
+      thickness.labels.forEach((value, i) => {
+        maps.push(mapView(value, thickness, countsOf(i), planes, moved));
+        grid.append(maps[i].figure);
+      });
+    }
+    side.append(heading, grid, caption);
+    built.push(side);
   }
   if (building.get(details) !== mark) return; // closed meanwhile
   place.replaceChildren(...built);
-  viewers.set(details, { draw: () => planes.forEach((plane) => plane.draw()) });
+  viewers.set(details, { draw: () => [...planes, ...curves].forEach((part) => part.draw()) });
 }
 
 async function toggled(details) {
