@@ -54,7 +54,7 @@ def write_map_picture(
         maps: label to (X, Y) thickness along the A-line in mm, 0 where the layer is absent (grey, or a gap).
         names: label to layer name.
         spacing: voxel size (X, Y, Z) in mm; both lateral axes are drawn to one scale.
-        cut: labels that reach the deepest voxel somewhere, so that their thickness is a lower bound.
+        cut: labels that go on beyond the field of view somewhere, so that their thickness is a lower bound.
     """
     draw = _curves if 1 in next(iter(maps.values())).shape else _maps
     write_whole(path, draw(title, maps, names, spacing, cut))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,7 +51,7 @@ def _grouped(rows: Any) -> dict[tuple[str, str], dict[str, list[Row]]]:
 
 
 def _digits(unit: str) -> int:
-    return 1 if unit == "%" else 2
+    return 1 if unit in ("%", "percentage points") else 2
 
 
 def _numbers(rows: Iterable[Row], key: str) -> list[float]:
@@ -69,16 +70,26 @@ def _place(row: Row) -> str:
     return ", ".join(str(row[key]) for key in ("subject", "site", "status") if row.get(key) is not None)
 
 
-def _side_row(rows: Sequence[Row], digits: int) -> list[Cell]:
-    known = [row for row in rows if row.get("asymmetry_percent") is not None]
-    most = max(known, key=lambda row: abs(row["asymmetry_percent"])) if known else None
-    below = (_place(most),) if most else ()
+def _largest(rows: Sequence[Row], key: str, digits: int, unit: str) -> Cell:
+    known = [row for row in rows if row.get(key) is not None]
+    if not known:
+        return Cell(MISSING)
+    most = max(known, key=lambda row: abs(row[key]))
+    return Cell(number(most[key], digits, unit, True), (_place(most),))
+
+
+def _side_row(rows: Sequence[Row], digits: int, percent: bool) -> list[Cell]:
+    left_out = Counter(str(row["note"]) for row in rows if row.get("difference") is None and row.get("note"))
+    largest = _largest(rows, "asymmetry_percent", 1, "%") if percent else _largest(rows, "difference", digits, "")
     return [
-        Cell(str(len(rows))),
+        Cell(
+            str(sum(row.get("difference") is not None for row in rows)),
+            tuple(f"{count} more {note}" for note, count in left_out.items()),
+        ),
         Cell(_mean(_numbers(rows, "left"), digits)),
         Cell(_mean(_numbers(rows, "right"), digits)),
         Cell(_mean(_numbers(rows, "difference"), digits, True)),
-        Cell(number(most["asymmetry_percent"], 1, "%", True) if most else MISSING, below),
+        largest,
     ]
 
 
@@ -88,18 +99,23 @@ def _single_side(layer: str, row: Row, digits: int) -> tuple[str, list[Cell]]:
     texts.append(number(row.get("asymmetry_percent"), 1, "%", True))
     counts = [row.get("n_left"), row.get("n_right")]
     texts.append(" and ".join(number(count, 0) for count in counts))
-    return f"{_place(row)}: {layer}", [Cell(text) for text in texts]
+    cells = [Cell(text) for text in texts]
+    if row.get("note"):
+        cells[2] = Cell(texts[2], (str(row["note"]),))
+    return f"{_place(row)}: {layer}", cells
 
 
 def side_comparisons(rows: Any) -> list[Comparison]:
     """`left_right` of the measurements: for each quantity mean ± SD over subjects and sites of both sides, and of
-    right − left, and the largest asymmetry with the subject it belongs to."""
+    right − left, and the largest asymmetry (of echo levels: difference) with the subject it belongs to."""
     found = []
     for (measure, unit), layers in _grouped(rows).items():
         digits = _digits(unit)
+        # Echo levels have none: their zero is arbitrary.
+        percent = any(row.get("asymmetry_percent") is not None for group in layers.values() for row in group)
         table = Table(
-            ["Pairs", "Left", "Right", "Right − left", "Largest asymmetry"],
-            [(layer, _side_row(group, digits)) for layer, group in layers.items()],
+            ["Pairs", "Left", "Right", "Right − left", f"Largest {'asymmetry' if percent else 'difference'}"],
+            [(layer, _side_row(group, digits, percent)) for layer, group in layers.items()],
         )
         single = Table(
             ["Left", "Right", "Right − left", "Asymmetry", "Scans"],

@@ -23,6 +23,7 @@ __all__ = [
     "Measured",
     "area_table",
     "checks",
+    "echo_scale",
     "fascia_lines",
     "find_measurements",
     "flags_of",
@@ -279,6 +280,16 @@ def _area_cell(area: Any) -> Cell:
     if area.get("slices") is not None:
         below.append(f"{number(area['slices'], 0)} slices")
     return Cell(spread(area), tuple(below))
+
+
+def echo_scale(scale: Any) -> str:
+    """What 0 and 100 % of the echo level are in grey values as stored; empty where nothing says so."""
+    if not isinstance(scale, Mapping) or not scale.get("rule"):
+        return ""
+    ends = f"0 % is grey {significant(scale.get('black'))}, 100 % is grey {significant(scale.get('white'))}"
+    if scale["rule"] == "percentiles":
+        ends += ", the 0.5th and 99.5th percentile of this scan: not to be compared between scans"
+    return f"{ends} ({scale['rule']})"
 
 
 def fascia_lines(scan: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,23 +117,33 @@ def _scan_facts(scan: Mapping[str, Any]) -> list[tuple[str, str]]:
     if shape and spacing:
         grid = " × ".join(map(str, shape))
         lines.append(("grid", f"{grid} voxels of {' × '.join(number(step, 3) for step in spacing)} mm"))
-    lines.append(("echo scale", scan.get("echo_scale")))
+    lines.append(("echo level", tables.echo_scale(scan.get("echo_scale"))))
     return [(name, str(value)) for name, value in lines if value]
 
 
-def _source(source: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: file_name(value) if key in _FOLDERS else value for key, value in source.items()}
+def _folder(measured: Measured, value: Any) -> str:
+    """A path of the source, relative ones to the folder of the measurements, in full."""
+    return os.path.normpath(measured.path.parent.resolve() / str(value))
 
 
-def _failures(content: Mapping[str, Any]) -> dict[str, str]:
-    source = content.get("source") or {}
-    folders = [str(source[key]).rstrip("/") for key in _FOLDERS if source.get(key)]
-    folders += [folder.rpartition("/")[0] for folder in folders if folder.endswith(".json")]
+def _source(measured: Measured) -> dict[str, Any]:
+    source = measured.content.get("source") or {}
+    return {
+        key: file_name(_folder(measured, value)) if value and key in _FOLDERS else value
+        for key, value in source.items()
+    }
+
+
+def _failures(measured: Measured) -> dict[str, str]:
+    """Scan to reason, without the folders that the files lie in."""
+    source = measured.content.get("source") or {}
+    folders = [form for key in _FOLDERS if (path := source.get(key)) for form in (_folder(measured, path), str(path))]
+    folders += [os.path.dirname(folder) for folder in folders if folder.endswith(".json")]
     lines = {}
-    for scan, line in (content.get("failures") or {}).items():
+    for scan, line in (measured.content.get("failures") or {}).items():
         text = str(line)
         for folder in filter(None, folders):
-            text = text.replace(f"{folder}/", "")
+            text = text.replace(f"{folder.rstrip('/')}/", "")
         lines[str(scan)] = text
     return lines
 
@@ -194,10 +205,10 @@ def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]
     scales = _scales(measured)
     sizes = _Sizes()
     written = {**provenance(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")}
-    source = _source(content.get("source") or {})
+    source = _source(measured)
     texts = [key for key in _TEXT_COLUMNS if any(scan.get(key) is not None for scan in measured.scans)]
     return {
-        "title": _title((content.get("source") or {}).get("cohort") or measured.path.parent),
+        "title": _title(_folder(measured, (content.get("source") or {}).get("cohort") or "")),
         "simulated": content.get("simulated"),
         "layered": measured.layered,
         "entries": entries,
@@ -207,7 +218,8 @@ def _page(measured: Measured, slices: int, progress: Progress) -> dict[str, Any]
         "checks": checks,
         "raised": raised[:_LISTED],
         "raised_more": raised[_LISTED:],
-        "failures": _failures(content),
+        "notes": [str(note) for note in content.get("notes") or []],
+        "failures": _failures(measured),
         "text_columns": texts,
         "measures": measures,
         "labels": measured.labels,

@@ -114,3 +114,16 @@ def test_sides_of_one_site_in_two_states_are_told_apart() -> None:
     assert found.table.rows[0][1][-1].below == ("ann, L3, after",)
     (plain,) = side_comparisons([{**row, "status": None}])
     assert plain.single.rows[0][0] == "ann, L3: fat"
+
+
+def test_sides_that_cannot_be_compared_say_why() -> None:
+    row = {"layer": "muscle", "measure": "echo", "unit": "%", "subject": "ann", "site": None, "status": None}
+    row |= {"left": 20.0, "right": 17.5, "difference": -2.5, "asymmetry_percent": None, "n_left": 1, "n_right": 1}
+    gone = {**row, "subject": "bob", **dict.fromkeys(("left", "right", "difference")), "note": "of different scales"}
+    (found,) = side_comparisons([row, gone])
+    assert found.table.columns[-1] == "Largest difference"
+    ((_, cells),) = found.table.rows
+    assert [cell.text for cell in cells] == ["1", "20.0", "17.5", "−2.5", "−2.5"]
+    assert cells[0].below == ("1 more of different scales",)
+    assert cells[-1].below == ("ann",)
+    assert [cell.below for _, single in found.single.rows for cell in single[2:3]] == [(), ("of different scales",)]

@@ -401,9 +401,32 @@ def test_checks_that_could_not_be_made_stand_beside_the_verdict(tmp_path: Path) 
 
 
 def test_what_else_is_known_of_a_scan_is_shown(tmp_path: Path) -> None:
-    one = scan("one", "a", 2.0, 0, echo_scale="8-bit grey: 0 to 255", status="control")
+    one = scan("one", "a", 2.0, 0, echo_scale={"rule": "8-bit", "black": 0.0, "white": 255.0}, status="control")
+    other = scan("two", "a", 2.0, 0, echo_scale={"rule": "percentiles", "black": 3.25, "white": 81.0})
     for layer in one["layers"]:
         layer |= {"normal_thickness_mm": layer["thickness_mm"], "normal_coverage_percent": 87.25}
-    page = Page(build_scan_report(write_measured(tmp_path, [one]), slices=0).read_text())
-    for words in ("8-bit grey: 0 to 255", "on 87.2 % of all A-lines", "Status", "control"):
+    page = Page(
+        build_scan_report(write_measured(tmp_path, [one, other], notes=["labels are dull"]), slices=0).read_text()
+    )
+    for words in (
+        "0 % is grey 0, 100 % is grey 255 (8-bit)",
+        "0 % is grey 3.25, 100 % is grey 81, the 0.5th",
+        "Labels are dull.",
+        "on 87.2 % of all A-lines",
+        "Status",
+        "control",
+    ):
         assert words in page.text
+
+
+@pytest.mark.parametrize(
+    ("cohort", "title"), [("..", "jane"), ("../other/dataset.json", "other"), (None, "measured"), ("/a/b c", "b c")]
+)
+def test_title_is_the_name_of_the_cohort_folder(tmp_path: Path, cohort: str | None, title: str) -> None:
+    folder = tmp_path / "jane/measured"
+    folder.mkdir(parents=True)
+    failures = {"lost": f"{tmp_path / 'jane'}/images/lost.nii.gz: empty"}
+    text = build_scan_report(write_measured(folder, source={"cohort": cohort}, failures=failures), slices=0).read_text()
+    assert f"<h1>{title}</h1>" in text
+    if cohort == "..":
+        assert "</b>: images/lost.nii.gz: empty" in text
