@@ -84,7 +84,7 @@ def _side_row(rows: Sequence[Row], digits: int, percent: bool) -> list[Cell]:
     return [
         Cell(
             str(sum(row.get("difference") is not None for row in rows)),
-            tuple(f"{count} more {note}" for note, count in left_out.items()),
+            tuple(f"{count} more: {note}" for note, count in left_out.items()),
         ),
         Cell(_mean(_numbers(rows, "left"), digits)),
         Cell(_mean(_numbers(rows, "right"), digits)),
@@ -112,7 +112,7 @@ def side_comparisons(rows: Any) -> list[Comparison]:
     for (measure, unit), layers in _grouped(rows).items():
         digits = _digits(unit)
         # Echo levels have none: their zero is arbitrary.
-        percent = any(row.get("asymmetry_percent") is not None for group in layers.values() for row in group)
+        percent = not measure.startswith(("echo", "contrast"))
         table = Table(
             ["Pairs", "Left", "Right", "Right − left", f"Largest {'asymmetry' if percent else 'difference'}"],
             [(layer, _side_row(group, digits, percent)) for layer, group in layers.items()],
@@ -130,7 +130,10 @@ def _repeat_row(row: Row, digits: int) -> list[Cell]:
     ci = interval(row.get("icc_ci95"), 2)
     note = row.get("note")
     return [
-        Cell(f"{row.get('sites')} × {row.get('repeats')}", (f"{left_out} left out",) if left_out else ()),
+        Cell(
+            f"{row['sites']} × {row.get('repeats')}" if row.get("sites") else "0",
+            (f"{left_out} left out",) if left_out else (),
+        ),
         Cell(spread(row, digits)),
         Cell(number(row.get("icc"), 2), tuple(text for text in (ci, str(note) if note else "") if text)),
         Cell(number(row.get("sem"), digits)),

@@ -124,6 +124,6 @@ def test_sides_that_cannot_be_compared_say_why() -> None:
     assert found.table.columns[-1] == "Largest difference"
     ((_, cells),) = found.table.rows
     assert [cell.text for cell in cells] == ["1", "20.0", "17.5", "−2.5", "−2.5"]
-    assert cells[0].below == ("1 more of different scales",)
+    assert cells[0].below == ("1 more: of different scales",)
     assert cells[-1].below == ("ann",)
     assert [cell.below for _, single in found.single.rows for cell in single[2:3]] == [(), ("of different scales",)]
