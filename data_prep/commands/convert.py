@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ from grn_monai.errors import InputError
 __all__ = ["add_parser"]
 
 _LAYOUTS = ("auto", "files", "slice-pairs", "leg-3d-us", "luminous", "totalsegmentator", "spider")
+
+# A label value, or the file of one structure.
+_NUMBER_OR_FILE = re.compile(r"-?[0-9.e+]+|.+\.(nii|nii\.gz|mha|mhd|nrrd)")
 
 _DETAILS = """\
 Turns the files of a lab into a cohort: images/ and labels/ as NIfTI, dataset.json, a preview to look at, and a record
@@ -44,7 +48,8 @@ examples:
 
 table: CSV with a column `image` (a path below SRC; a folder for a series) and any of
   label, subject, scan, section, modality, side, site, status, repeat, index, spacing ("0.2 0.2 0.15"), frame_spacing,
-  region, frames, crop, variable, label_variable, axes, volume, plane, data, dynamic_range_db, reference
+  region, frames, crop, variable, label_variable, axes, volume, plane, data, dynamic_range_db, reference, whole_frame
+  ("yes"), mask_order, colour
 """
 
 
@@ -71,7 +76,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--section", choices=("training", "validation", "test", "unlabeled"),
         help="section for scans that name none (default: training with a label, unlabeled without)",
     )  # fmt: skip
-    which.add_argument("--modality", choices=("US", "CT", "MR"), help="of files that do not tell (default: US)")
+    which.add_argument(
+        "--modality", choices=("US", "CT", "MR"), help="where neither file nor table tells (default: US)"
+    )
     which.add_argument(
         "--label-names", metavar="FILE", type=Path, help='JSON {"1": "dermis", …}; default: the six layers'
     )
@@ -90,9 +97,20 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     )
     how.add_argument("--variable", metavar="NAME", help="variable of a .mat file, object of a .uff file")
     how.add_argument("--label-variable", metavar="NAME", help="the same in the label's file")
-    how.add_argument("--axes", metavar="ORDER", help="order of the axes in a .mat file, such as zxy (its default)")
+    how.add_argument(
+        "--axes", metavar="ORDER", help="order of the axes in a .mat file (default: by its PData, else zxy)"
+    )
     how.add_argument("--volume", type=int, metavar="N", help="which volume of a file with several, from 1")
     how.add_argument("--plane", choices=("transverse", "sagittal"), help="plane of stacked slices")
+    how.add_argument(
+        "--mask-order", choices=("columns-first", "rows-first"),
+        help="of square NIfTI masks of slices: columns-first as the format has it, rows-first as a picture's array",
+    )  # fmt: skip
+    how.add_argument("--colour", choices=("luminance",), help="take colour pictures of slices, by their luminance")
+    how.add_argument(
+        "--whole-frame", action="store_true", default=None,
+        help="take ultrasound frames whole where nothing tells where the picture is; names may be burned in",
+    )  # fmt: skip
 
     echo = parser.add_argument_group("echo to grey values")
     echo.add_argument(
@@ -130,16 +148,29 @@ def _label_names(path: Path | None) -> dict[int, str] | None:
     content = _mapping(path, "--label-names")
     if content is None:
         return None
-    if not all(key.isdigit() and isinstance(name, str) for key, name in content.items()):
-        raise InputError(path or "", "other keys", 'label values to names, such as {"1": "dermis"}', "Correct it.")
-    return {0: "background", **{int(key): name for key, name in content.items()}}
+    expected = 'label values 0 to 255 to names, such as {"1": "dermis"}'
+    values = [key for key in content if re.fullmatch("[0-9]{1,3}", key) and int(key) < 256]
+    if len(values) < len(content) or not all(isinstance(n, str) and n.strip() for n in content.values()):
+        raise InputError(path or "", "other keys or names", expected, "Correct it.")
+    if len({int(key) for key in values}) < len(values):
+        raise InputError(path or "", "one value twice", expected, "Correct it.")
+    return {0: "background", **{int(key): name for key, name in sorted(content.items(), key=lambda i: int(i[0]))}}
 
 
 def _label_values(path: Path | None) -> dict[str, int]:
-    content = _mapping(path, "--label-values") or {}
-    if not all(isinstance(value, int) and 0 <= value < 256 for value in content.values()):
-        raise InputError(path or "", "other values", "values 0 to 255 of the cohort", "Correct it.")
-    return content
+    values = {}
+    for key, value in (_mapping(path, "--label-values") or {}).items():
+        if type(value) is not int or not 0 <= value < 256:
+            raise InputError(path or "", f"the value {value!r}", "values 0 to 255 of the cohort", "Correct it.")
+        try:
+            name = f"{float(key):g}"  # as labels are read: "2.0" is 2
+        except ValueError:
+            name = key
+        if name in values or (name == key and not _NUMBER_OR_FILE.fullmatch(name)):
+            expected = 'numbers in the files, each once, such as {"100": 1}'
+            raise InputError(path or "", f"the key {key!r}", expected, "Correct it.")
+        values[name] = value
+    return values
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -155,7 +186,8 @@ def _run(args: argparse.Namespace) -> int:
         frames=None if args.frames is None else (args.frames[0], args.frames[1]),
         crop=None if args.crop is None else (args.crop[0], args.crop[1], args.crop[2], args.crop[3]),
         label_variable=args.label_variable, axes=args.axes, volume=args.volume, plane=args.plane, data=args.data,
-        dynamic_range_db=args.dynamic_range, reference=args.reference,
+        dynamic_range_db=args.dynamic_range, reference=args.reference, whole_frame=args.whole_frame,
+        mask_order=args.mask_order, colour=args.colour,
     )  # fmt: skip
     link = None if args.no_link else args.link or default_link(args.out)
     request = Request(

@@ -8,25 +8,46 @@ from pathlib import Path
 
 from data_prep.convert.source import Source
 
-__all__ = ["dicom_sources", "is_dicom"]
+__all__ = ["DicomHeader", "dicom_headers", "dicom_sources", "is_dicom", "is_still"]
 
 _ENHANCED_US = "1.2.840.10008.5.1.4.1.1.6.2"
 # Multi-frame and single-frame ultrasound, each with its retired forerunner.
 _US = ("1.2.840.10008.5.1.4.1.1.3.1", "1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.5.1.4.1.1.6.1",
        "1.2.840.10008.5.1.4.1.1.6")  # fmt: skip
-_TAGS = ["SOPClassUID", "SeriesInstanceUID", "PatientID", "PatientName", "Modality", "NumberOfFrames",
-         "InstanceNumber", "Rows"]  # fmt: skip
+# CT and MR images, each followed by its enhanced and legacy converted forms (DICOM PS3.4, B.5).
+_CT_MR = {
+    **dict.fromkeys(("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"), "CT"),
+    **dict.fromkeys(("1.2.840.10008.5.1.4.1.1.4", "1.2.840.10008.5.1.4.1.1.4.1", "1.2.840.10008.5.1.4.1.1.4.3",
+                     "1.2.840.10008.5.1.4.1.1.4.4"), "MR"),
+}  # fmt: skip
+_TAGS = ("SOPClassUID", "SeriesInstanceUID", "PatientID", "PatientName", "NumberOfFrames", "InstanceNumber", "Rows",
+         "ImageType")  # fmt: skip
+_PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # floats, doubles, and all others
 
 
 @dataclass(frozen=True)
-class _Header:
+class DicomHeader:
+    """The few attributes that group files to scans.
+
+    Attributes:
+        path: the file.
+        kind: of the scan it belongs to, see `data_prep.convert.source.KINDS`; None: it is no picture of a scan.
+        modality: "US", "CT" or "MR".
+        series: UID of its series; empty: unknown.
+        patient: only to tell subjects apart; what the cohort calls them is decided elsewhere.
+        frames: number of pictures in it.
+        instance: its number in the series.
+        problem: why it cannot be read.
+    """
+
     path: Path
-    sop_class: str
-    series: str
-    patient: str
-    modality: str
-    frames: int
-    instance: int
+    kind: str | None = None
+    modality: str = "US"
+    series: str = ""
+    patient: str = ""
+    frames: int = 1
+    instance: int = 0
+    problem: str | None = None
 
 
 def is_dicom(path: Path) -> bool:
@@ -45,54 +66,94 @@ def _number(value: object) -> int:
         return 0
 
 
-def _header(path: Path) -> _Header | str:
-    """The few attributes that group files, or why they cannot be read."""
-    import pydicom
-
-    try:
-        data = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=_TAGS)
-        return _Header(
-            path,
-            str(data.get("SOPClassUID", "")),
-            str(data.get("SeriesInstanceUID", "")),
-            # Only to tell subjects apart; what the cohort calls them is decided elsewhere.
-            str(data.get("PatientID") or data.get("PatientName") or ""),
-            str(data.get("Modality", "")),
-            max(_number(data.get("NumberOfFrames", 1)), 1),
-            _number(data.get("InstanceNumber", 0)),
-        )
-    except Exception as error:  # pydicom raises many unrelated types on damaged files
-        return f"{type(error).__name__}: {error}"[:200]
-
-
-def dicom_sources(files: Iterable[Path]) -> Iterator[Source]:
-    """Group DICOM files to scans: an ultrasound file each, or the files of a CT or MR series; others are passed over.
-
-    Single ultrasound frames of one series belong together, as a sweep. Files without pixels (reports, structured
-    documents) yield nothing.
-    """
-    series: dict[tuple[str, str], list[_Header]] = {}
+def dicom_headers(files: Iterable[Path]) -> Iterator[DicomHeader]:
+    """Read the header of each file, without its pixels."""
     for path in sorted(files):
-        header = _header(path)
-        if isinstance(header, str):
-            yield Source("dicom-unread", (path,), problem=header)
-        elif header.sop_class == _ENHANCED_US:
-            yield _source("dicom-enhanced-us", [header])
-        elif header.sop_class in _US and header.frames > 1:
-            yield _source("dicom-us", [header])
-        elif header.sop_class in _US or header.modality == "US":
-            series.setdefault(("dicom-us", header.series or str(path)), []).append(header)
-        elif header.modality in ("CT", "MR"):
-            series.setdefault(("dicom-series", header.series or str(path.parent)), []).append(header)
-    for (kind, _), headers in series.items():
-        yield _source(kind, sorted(headers, key=lambda h: (h.instance, h.path)))
+        try:
+            yield _header(path)
+        except Exception as error:  # pydicom raises many unrelated types on damaged files
+            yield DicomHeader(path, "dicom-unread", problem=f"{type(error).__name__}: {error}"[:200])
 
 
-def _source(kind: str, headers: list[_Header]) -> Source:
+def _header(path: Path) -> DicomHeader:
+    import pydicom
+    from pydicom.filereader import read_partial
+    from pydicom.tag import Tag
+
+    pixels = False
+
+    def at_pixels(tag: object, _vr: str | None, _length: int) -> bool:
+        nonlocal pixels
+        pixels = tag in _PIXELS
+        return pixels
+
+    with path.open("rb") as file:
+        tags = [Tag(name) for name in _TAGS]
+        data: pydicom.Dataset = read_partial(file, at_pixels, specific_tags=list(tags))
+    sop_class, frames = str(data.get("SOPClassUID", "")), max(_number(data.get("NumberOfFrames", 1)), 1)
+    kind, modality = None, "US"
+    # Reports, presentation states, segmentations, secondary captures: no pictures of a scan.
+    if pixels and _number(data.get("Rows", 0)):
+        if sop_class == _ENHANCED_US:
+            kind = "dicom-enhanced-us"
+        elif sop_class in _US:
+            kind = "dicom-us"
+        elif sop_class in _CT_MR and "LOCALIZER" not in list(data.get("ImageType") or ()):
+            kind, modality = "dicom-series", _CT_MR[sop_class]
+    return DicomHeader(
+        path, kind, modality, str(data.get("SeriesInstanceUID") or ""),
+        str(data.get("PatientID") or data.get("PatientName") or ""), frames,
+        _number(data.get("InstanceNumber", 0)),
+    )  # fmt: skip
+
+
+def is_still(header: DicomHeader) -> bool:
+    """Whether a file is a single ultrasound picture."""
+    return header.kind == "dicom-us" and header.frames == 1
+
+
+def dicom_sources(headers: Iterable[DicomHeader], stack: bool) -> Iterator[Source]:
+    """Group files to scans: an ultrasound file each, or the files of a CT or MR series; others are passed over.
+
+    Args:
+        headers: of the files.
+        stack: whether the single ultrasound pictures of a series are the frames of one sweep. Only the user knows:
+            those that were saved during an examination, of whatever was looked at, share a series too. Without it
+            each is a source with a problem.
+    """
+    series: dict[tuple[str, str], list[DicomHeader]] = {}
+    for header in headers:
+        if header.problem is not None:
+            yield Source("dicom-unread", (header.path,), problem=header.problem)
+        elif header.kind == "dicom-enhanced-us" or (header.kind == "dicom-us" and header.frames > 1):
+            yield _source([header])
+        elif header.kind == "dicom-us":
+            series.setdefault((header.kind, header.series or str(header.path)), []).append(header)
+        elif header.kind is not None:
+            series.setdefault((header.kind, header.series or str(header.path.parent)), []).append(header)
+    for (kind, _), group in series.items():
+        ordered = sorted(group, key=lambda h: (h.instance, h.path))
+        if stack or kind != "dicom-us":
+            yield _source(ordered)
+            continue
+        for header in ordered:
+            count = f" (one of {len(ordered)} in its series)" if len(ordered) > 1 else ""
+            yield _source([header], f"a single ultrasound picture{count}, which may be a still of anything. {_STILL}")
+
+
+_STILL = (
+    "If the pictures of its series are the frames of one sweep, say so: give their folder as SRC, "
+    "or in the column `image` of a --table"
+)
+
+
+def _source(headers: list[DicomHeader], problem: str | None = None) -> Source:
     first = headers[0]
+    assert first.kind is not None
     return Source(
-        kind,
+        first.kind,
         tuple(h.path for h in headers),
         subject=f"dicom:{first.patient}" if first.patient else f"dicom:{first.path}",
-        modality=first.modality if first.modality in ("CT", "MR") else "US",
+        modality=first.modality,
+        problem=problem,
     )

@@ -1,22 +1,19 @@
-"""The layouts of public data sets, and of slice pairs."""
+"""The layouts of public data sets."""
 
 from __future__ import annotations
 
 import csv
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
-from data_prep.convert.discover import PICTURES, kind_of, stem_of, walk
+from data_prep.convert.kinds import PICTURES, stem_of
 from data_prep.convert.source import Source
 from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
 
-__all__ = ["LAYOUTS", "Layout", "detect_layout", "slice_pairs"]
+__all__ = ["LAYOUTS", "Layout", "detect_layout"]
 
 _SECTIONS = {"train": "training", "training": "training", "val": "validation", "valid": "validation", "test": "test"}
 
@@ -66,8 +63,11 @@ def _leg_3d_us(folder: Path) -> Iterator[Source]:
 
 def _luminous(folder: Path) -> Iterator[Source]:
     """``B-mode/N_*.tif`` with ``Masks/N_*.tif``, paired by the number at the beginning."""
-    (masks,) = (p for p in folder.iterdir() if p.name.lower() == "masks")
-    (pictures,) = (p for p in folder.iterdir() if p.name.lower().replace("-", "") == "bmode")
+    folders = _luminous_folders(folder)
+    if folders is None:
+        mend = "Name the folder of the set itself, or another --layout."
+        raise InputError(folder, "no such two folders", "one folder B-mode and one folder Masks", mend)
+    pictures, masks = folders
     by_number = {_first_number(p): p for p in sorted(masks.iterdir()) if p.suffix.lower() in PICTURES}
     for picture in sorted(p for p in pictures.iterdir() if p.suffix.lower() in PICTURES):
         number = _first_number(picture)
@@ -80,6 +80,14 @@ def _luminous(folder: Path) -> Iterator[Source]:
             scan=f"image-{number}",
             label_values={"255": 1, "1": 1},
         )
+
+
+def _luminous_folders(folder: Path) -> tuple[Path, Path] | None:
+    """The folders of pictures and of masks, where there is one of each."""
+    inside = [p for p in folder.iterdir() if p.is_dir()]
+    pictures = [p for p in inside if re.fullmatch("b[-_ ]?mode", p.name.lower())]
+    masks = [p for p in inside if p.name.lower() == "masks"]
+    return (pictures[0], masks[0]) if len(pictures) == len(masks) == 1 else None
 
 
 def _first_number(path: Path) -> str:
@@ -120,6 +128,10 @@ def _spider(folder: Path) -> Iterator[Source]:
         )  # fmt: skip
 
 
+def _numbered_spines(images: Path) -> bool:
+    return any(re.match(r"[0-9]+_t[12]", path.name) for path in images.glob("*.mha"))
+
+
 def _has(folder: Path, *patterns: str) -> bool:
     return all(any(folder.glob(pattern)) for pattern in patterns)
 
@@ -135,7 +147,7 @@ LAYOUTS: dict[str, Layout] = {
         "LUMINOUS, multifidus in transverse B-mode (Concordia University)",
         {0: "background", 1: "multifidus"},
         _luminous,
-        lambda folder: _has(folder, "[mM]asks", "[bB][-mM]*"),
+        lambda folder: _luminous_folders(folder) is not None,
         "The files do not tell which pictures are of one person: each counts as a subject, so that a split by "
         "subject may have pictures of one person on both sides. A --table with `image` and `subject` mends that.",
     ),
@@ -149,7 +161,7 @@ LAYOUTS: dict[str, Layout] = {
         "SPIDER, lumbar MR (Radboud): images only, its masks hold no muscle",
         LAYER_NAMES,
         _spider,
-        lambda folder: _has(folder, "images/*_t[12]*.mha"),
+        lambda folder: (folder / "masks").is_dir() and _numbered_spines(folder / "images"),
     ),
 }
 
@@ -157,93 +169,3 @@ LAYOUTS: dict[str, Layout] = {
 def detect_layout(folder: Path) -> str | None:
     """The name of the layout that a folder has, or None."""
     return next((name for name, layout in LAYOUTS.items() if layout.fits(folder)), None)
-
-
-_SLICE = re.compile(
-    r"(?P<scan>.*?)[-_ ]*(?P<plane>sagittal|coronal|transverse|sag|cor|trans)?[-_ ]*(?P<index>\d+)$", re.I
-)
-_PLANES = {"sag": "sagittal", "cor": "transverse", "tra": "transverse"}  # the GRN papers' "coronal" is transverse
-
-
-def slice_pairs(rows: list[dict[str, str]], base: Path, where: Path) -> Iterator[tuple[dict[str, str], Source]]:
-    """Rows of slices (``image_path,mask_path``) to volumes, one for each scan.
-
-    The scan is the column ``scan`` or, without it, the file name less the number at its end (and less a plane's name
-    before that); the order is the column ``index``, or that number.
-
-    Args:
-        rows: of a table.
-        base: folder that the paths are relative to.
-        where: the table, for messages.
-
-    Yields:
-        The first row of each scan, and its source; with a `problem` where slices are missing or twice there.
-    """
-    scans: dict[tuple[str, str], list[tuple[int, dict[str, str]]]] = defaultdict(list)
-    for row in rows:
-        match = _SLICE.match(Path(row["image"]).stem)
-        index = row.get("index") or (match["index"] if match else None)
-        if index is None or not index.isdigit():
-            mend = "End the file names in a number, or add a column `index`."
-            raise InputError(f"{where}, line {row['row']}", f"no slice number in {row['image']}", "one", mend)
-        plane = row.get("plane") or (_PLANES[match["plane"][:3].lower()] if match and match["plane"] else "")
-        told = row.get("scan") or ((match["scan"] if match else "") or Path(row["image"]).parent.name)
-        folder = "" if "scan" in row else Path(row["image"]).parent.as_posix()
-        scans[("|".join((row.get("subject", ""), folder, told)), plane)].append((int(index), row))
-    for (name, plane), slices in scans.items():
-        yield _stack(name.split("|")[-1], plane, sorted(slices, key=lambda s: s[0]), base)
-
-
-def _stack(
-    scan: str, plane: str, slices: list[tuple[int, dict[str, str]]], base: Path
-) -> tuple[dict[str, str], Source]:
-    first = slices[0][1]
-    numbers = [number for number, _ in slices]
-    masks = [row["label"] for _, row in slices if "label" in row]
-    problem = None
-    steps = {b - a for a, b in pairwise(numbers)}
-    if 0 in steps:
-        twice = next(a for a, b in pairwise(numbers) if a == b)
-        problem = f"slice {twice} is there twice"
-    elif len(steps) > 1:
-        missing = sorted(set(range(numbers[0], numbers[-1] + 1, min(steps))) - set(numbers))
-        problem = f"{len(missing)} of {len(missing) + len(numbers)} slices are missing, the first is {missing[0]}"
-    elif masks and len(masks) < len(slices):
-        problem = f"{len(slices) - len(masks)} of {len(slices)} slices have no mask"
-    row: dict[str, Any] = {**first}
-    row.pop("scan", None)
-    if plane:
-        row["plane"] = plane
-    name = scan if not plane else f"{scan}_{plane}".lstrip("_")
-    source = Source(
-        "slices",
-        tuple(base / r["image"] for _, r in slices),
-        labels=tuple(base / m for m in masks),
-        subject=scan or None,
-        scan=name,
-        problem=problem,
-    )
-    return row, source
-
-
-def picture_rows(folder: Path) -> list[dict[str, str]]:
-    """Rows as a table would give them, for a folder of pictures with masks of the same name (NIfTI or pictures).
-
-    The layout of the released GRN scripts without its CSV: a picture and a mask of one name, in one folder or in
-    ``images`` and ``masks``.
-    """
-    pictures, masks = [], {}
-    for path in walk(folder):
-        kind = kind_of(path)
-        in_masks = any(part.lower() in ("masks", "mask", "labels", "label") for part in path.relative_to(folder).parts)
-        if kind == "slices" and not in_masks:
-            pictures.append(path)
-        elif kind in ("slices", "volume"):
-            masks[stem_of(path)] = path
-    rows = []
-    for path in pictures:
-        row = {"row": "?", "image": path.relative_to(folder).as_posix()}
-        if path.stem in masks:
-            row["label"] = masks[path.stem].relative_to(folder).as_posix()
-        rows.append(row)
-    return rows

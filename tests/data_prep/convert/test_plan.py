@@ -42,7 +42,7 @@ def test_labels_are_found_beside_their_scans(tmp_path: Path) -> None:
     assert [found[n].subject for n in ("images/sub-01_a.nii.gz", "doe/left/us.nrrd", "v.mhd")] == [
         "sub-01", "doe/left", "v",
     ]  # fmt: skip
-    assert plan(src).passed_over == {".txt": 1, ".raw": 1}
+    assert plan(src).passed_over == {".txt": 1}  # v.raw belongs to v.mhd
 
 
 def test_a_pattern_names_subject_and_keys(tmp_path: Path) -> None:
@@ -158,7 +158,8 @@ def test_public_sets_are_recognised(tmp_path: Path) -> None:
     assert {s.files[0].name: s.labels[0].name for s in found.sources} == {
         "3_Bmode.tif": "3_Mask.tif", "12_Bmode.tif": "12_Mask.tif",
     }  # fmt: skip
-    assert "subject" in found.notes[0]
+    assert "layout luminous" in found.notes[0]
+    assert "each counts as a subject" in found.notes[1]
 
     found = plan(total)
     assert found.layout == "totalsegmentator"
