@@ -179,3 +179,105 @@ def test_nothing_to_convert_is_said_with_what_lies_there(tmp_path: Path) -> None
         plan(src)
     with pytest.raises(InputError, match="no such file or folder"):
         plan(tmp_path / "absent")
+
+
+def test_sets_are_recognised_by_all_that_marks_them(tmp_path: Path) -> None:
+    for names in (
+        ("images/ab_t1.mha", "masks/ab_t1.mha"),  # SPIDER's scans have numbers
+        ("images/1_t1.mha",),  # and masks
+        ("masks/a.png", "bmp/a.png", "v.nii"),  # LUMINOUS has B-mode/, not bmp/
+        ("Masks", "B-mode", "v.nii"),  # as folders
+        ("Masks/1.png", "B-mode/1.png", "BMode/1.png", "v.nii"),
+    ):
+        src = touch(tmp_path / str(len(list(tmp_path.iterdir()))), *names)
+        found = plan(src)
+        assert found.layout == "files", names
+        assert not any("layout" in note for note in found.notes)
+    with pytest.raises(InputError, match="one folder B-mode and one folder Masks"):
+        plan(src, layout="luminous")
+
+
+def test_a_table_adds_to_a_recognised_set(tmp_path: Path) -> None:
+    src = touch(tmp_path / "lum", *[f"{d}/{n}.tif" for d in ("B-mode", "Masks") for n in (3, 12)], "more/1_1.png")
+    rows = table(tmp_path / "t.csv", "image,subject\nB-mode/3.tif,S7\n")
+    found = plan(src, table=rows)
+    assert (found.layout, found.label_names[1]) == ("luminous", "multifidus")
+    assert {s.files[0].name: (s.subject, len(s.labels)) for s in found.sources} == {
+        "3.tif": ("S7", 1), "12.tif": ("image-12", 1),
+    }  # fmt: skip
+    with pytest.raises(InputError, match="image that the layout does not have in line 3"):
+        plan(src, table=table(tmp_path / "t.csv", "image,subject\nB-mode/3.tif,S7\nB-mode/4.tif,S8\n"))
+    other = plan(src, table=table(tmp_path / "t.csv", "image,subject\nmore/1_1.png,S7\n"))
+    assert (other.layout, len(other.sources)) == ("slice-pairs", 1)
+
+
+def test_a_pattern_applies_to_a_file_and_to_paths_elsewhere(tmp_path: Path) -> None:
+    src = touch(tmp_path / "src", "P7_left.nii", "P8_left.nii")
+    pattern = r"(?P<subject>P\d)_(?P<side>left|right)"
+    [one] = plan(src / "P7_left.nii", pattern=pattern).sources
+    assert (one.subject, one.keys) == ("P7", {"side": "left"})
+    touch(tmp_path / "far", "P9_left.nii")
+    text = f"image\n{tmp_path}/far/P9_left.nii\n{src}/P8_left.nii\n"
+    far, near = plan(src, table=table(tmp_path / "t.csv", text), pattern=pattern).sources
+    assert "outside SRC" in str(far.problem)
+    assert (near.subject, near.problem) == ("P8", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("image,image\na.nii,a.nii\n", "the column image twice"),
+        ("image,image_path\na.nii,a.nii\n", "the column image twice"),
+        ("image,modality\na.nii,ultrasound\n", "line 2: found modality 'ultrasound'"),
+        ("image,plane\n\na.nii,axial\n", "line 3: found plane 'axial'"),
+        ("image,data\na.nii,envelope\n", "data 'envelope'"),
+        ("image,colour\na.nii,red\n", "colour 'red'"),
+        ("image,mask_order\na.nii,xy\n", "mask_order 'xy'"),
+        ("image,whole_frame\na.nii,maybe\n", "whole_frame 'maybe'"),
+        ("image,dynamic_range_db\na.nii,0\n", "dynamic_range_db 0; expected more than 0"),
+        ("image,volume\na.nii,0\n", "volume 0; expected a number from 1"),
+        ("image,spacing\na.nii,0.2 -1 0.2\n", "spacing -1"),
+    ],
+)
+def test_a_faulty_cell_is_named_with_its_line(tmp_path: Path, text: str, found: str) -> None:
+    src = touch(tmp_path / "src", "a.nii")
+    with pytest.raises(InputError, match=found):
+        plan(src, table=table(tmp_path / "t.csv", text))
+
+
+def test_cells_of_choices_are_read_in_any_case(tmp_path: Path) -> None:
+    src = touch(tmp_path / "src", "a.nii")
+    text = '"image","modality",whole_frame,mask_order,colour\na.nii,us,Yes,rows-first,luminance\n'
+    [source] = plan(src, table=table(tmp_path / "t.csv", text), modality="MR").sources
+    assert source.modality == "US"
+    assert source.options == ReadOptions(whole_frame=True, mask_order="rows-first", colour="luminance")
+
+
+def test_the_modality_option_is_for_files_that_tell_none(tmp_path: Path) -> None:
+    src = touch(tmp_path / "src", "a.nii", "b.uff", "c.mat")
+    assert [s.modality for s in plan(src, modality="MR").sources] == ["MR", "US", "MR"]
+    total = touch(tmp_path / "total", "s0001/ct.nii.gz")
+    assert [s.modality for s in plan(total, modality="MR").sources] == ["CT"]
+
+
+def test_only_named_label_values_are_allowed(tmp_path: Path) -> None:
+    src = touch(tmp_path / "src", "a.nii", "a_seg.nii")
+    [six] = plan(src).sources
+    assert six.label_values == {str(value): value for value in range(7)}
+    [two] = plan(src, label_names={0: "background", 7: "bone"}).sources
+    assert two.label_values == {"0": 0, "7": 7}
+    with pytest.raises(InputError, match="--label-values: found values without a name, 9"):
+        plan(src, label_values={"100": 1, "200": 9})
+    leg = touch(tmp_path / "leg", "train/07/x1.mha", "train/07/masksX1.mha")
+    with pytest.raises(InputError, match="--label-names: found values without a name, 2, 3"):
+        plan(leg, label_names={0: "background", 1: "soleus"})
+
+
+def test_options_that_suit_no_file_are_refused(tmp_path: Path) -> None:
+    src = touch(tmp_path / "src", "a.nii")
+    for options in (
+        ReadOptions(dynamic_range_db=0.0), ReadOptions(dynamic_range_db=float("nan")), ReadOptions(volume=0),
+        ReadOptions(region=0), ReadOptions(frames=(0, 4)), ReadOptions(spacing=(1.0, 1.0, 0.0)),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="the options: found"):
+            plan(src, options=options)
