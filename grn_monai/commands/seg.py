@@ -19,7 +19,8 @@ def add(commands: Any) -> None:
         description="Write the label volumes in PREDICTIONS in the format that their scans came in: NAME_seg.dcm, a\n"
         "DICOM segmentation that refers to the scan's own files, where the scan was DICOM, and a copy of the\n"
         "label volume otherwise. The link file tells which files a scan came from; `python -m data_prep\n"
-        "convert` writes it beside the cohort. A DICOM segmentation carries the patient and study of its\n"
+        "convert` writes it beside the cohort. The scans' own files have to be where they were converted from;\n"
+        "the cohort is not needed any more. A DICOM segmentation carries the patient and study of its\n"
         "scan: keep it where the scan is kept.",
         epilog="examples:\n"
         "  grn-monai seg runs/us/predictions --link cohort.link.json --out private/segmentations\n"

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grn_monai.errors import InputError
+
+if TYPE_CHECKING:
+    from grn_monai.data.volume import VolumeHeader
 
 __all__ = ["LINK_FORMAT", "Returned", "read_link", "return_segmentations"]
 
@@ -36,7 +39,10 @@ class Returned:
 
 
 def read_link(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
-    """The scans of a link file: what each cohort image was made from.
+    """The converted scans of a link file: what each cohort image was made from.
+
+    Scans that failed in the conversion (``record`` is null) are left out. Relative paths are taken from the folder of
+    the link file, so that the working directory does not matter.
 
     Raises:
         InputError: it is missing, no JSON, or not a link file.
@@ -46,12 +52,17 @@ def read_link(path: str | PathLike[str]) -> dict[str, dict[str, Any]]:
     scans = content.get("scans")
     if not isinstance(scans, dict) or content.get("format") != LINK_FORMAT:
         raise InputError(path, "another kind of JSON", f'"format": "{LINK_FORMAT}" and "scans"', _CONVERT)
+    base = path.resolve().parent
+    found = {}
     for name, scan in scans.items():
         faults = [key for key in ("kind", "image") if not isinstance(scan, dict) or not isinstance(scan.get(key), str)]
-        if faults or not isinstance(scan.get("files", []), list):
+        files = None if faults else scan.get("files", [])
+        if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             expected = "kind and image as text, files as a list"
             raise InputError(path, f"a faulty entry for scan {name}", expected, _CONVERT)
-    return scans
+        if scan.get("record", {}) is not None:
+            found[name] = {**scan, "image": str(base / scan["image"]), "files": [str(base / file) for file in files]}
+    return found
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -74,17 +85,50 @@ def _label_names(path: str | PathLike[str]) -> dict[int, str]:
         raise InputError(path, found, '"labels": {"0": "background", …}', "Give the cohort's dataset.json.") from error
 
 
+def _link_names(link: Path) -> dict[int, str]:
+    """Label names of the cohort that a link file belongs to, wherever the two were moved to, else the six layers."""
+    from grn_monai.labels import LAYER_NAMES
+
+    content, base = _content(link), link.resolve().parent
+    # Where it was written, or beside the link file (COHORT.link.json) if both were moved.
+    for cohort in (base / str(content.get("cohort") or "."), base / link.name.removesuffix(".link.json")):
+        if (cohort / "dataset.json").is_file():
+            return _label_names(cohort / "dataset.json")
+    return _label_names(link) if content.get("labels") else dict(LAYER_NAMES)
+
+
+def _grid(scan: Mapping[str, Any]) -> VolumeHeader:
+    """Shape and affine of the cohort's image, from the link file where the image is gone.
+
+    Raises:
+        InputError: the image is gone, and the link file does not tell its grid.
+    """
+    import numpy as np
+
+    from grn_monai.data.volume import VolumeHeader, read_header
+
+    if Path(scan["image"]).is_file():
+        return read_header(scan["image"])
+    try:
+        affine = np.asarray(scan["affine"], dtype=np.float64).reshape(4, 4)
+        x, y, z = (int(n) for n in scan["shape"])
+    except (KeyError, TypeError, ValueError) as error:
+        mend = "Put the cohort back to where it was, or convert the scans again."
+        raise InputError(scan["image"], "no such file", "it, or its shape and affine in the link", mend) from error
+    return VolumeHeader((x, y, z), affine)
+
+
 def _return_one(scan: Mapping[str, Any], prediction: Path, out: Path, names: Mapping[int, str]) -> tuple[Path, Any]:
     import numpy as np
 
-    from grn_monai.data.volume import read_header, read_volume, scan_name
+    from grn_monai.data.volume import read_volume, scan_name
     from grn_monai.dicom.lattice import labels_on_grid
     from grn_monai.dicom.seg import write_dicom_seg
     from grn_monai.files import write_whole
 
     stem = scan_name(scan["image"])
     volume = read_volume(prediction, kind="label", num_classes=max(names) + 1)
-    image = read_header(scan["image"])
+    image = _grid(scan)
     affine = np.asarray(volume.affine, dtype=np.float64)
     labels = labels_on_grid(prediction, np.asarray(volume[0]), affine, image.shape, image.affine)
     if scan["kind"] not in _DICOM_KINDS:
@@ -118,7 +162,7 @@ def return_segmentations(
         link: the link file of the conversion.
         out: gets ``NAME_seg.dcm`` or ``NAME_seg.nii.gz``; made if missing.
         labels_from: dataset.json whose ``labels`` name the label values; default: that of the cohort which the link
-            file names, or the six layers where there is none any more.
+            file names or that lies beside it, else the names in the link file, else the six layers.
         suffix: what follows the scan's name in the predictions.
         progress: wraps the scan names, for a progress bar.
 
@@ -127,7 +171,6 @@ def return_segmentations(
     """
     from grn_monai.data.volume import scan_name
     from grn_monai.files import make_folder
-    from grn_monai.labels import LAYER_NAMES
     from grn_monai.metrics.folders import find_prediction
 
     folder, target = Path(predictions), Path(out)
@@ -136,9 +179,7 @@ def return_segmentations(
     scans = read_link(link)
     if not scans:
         raise InputError(link, "no scans", "at least one", _CONVERT)
-    cohort = Path(_content(Path(link)).get("cohort") or "") / "dataset.json"
-    labels_from = labels_from or (cohort if cohort.is_file() else None)
-    names = dict(LAYER_NAMES) if labels_from is None else _label_names(labels_from)
+    names = _link_names(Path(link)) if labels_from is None else _label_names(labels_from)
     stems = [scan_name(scan["image"]) for scan in scans.values()]
     twice = sorted({stem for stem in stems if stems.count(stem) > 1})
     if twice:

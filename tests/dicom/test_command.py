@@ -56,6 +56,7 @@ class Lab:
             "files": [str(f) for f in files],
             "placement": placement or {},
             "image": str(image),
+            "record": {"labelled": False},
         }
 
     def link(self) -> Path:
@@ -113,6 +114,60 @@ def test_a_bad_scan_is_listed_and_the_others_go_on(tmp_path: Path, capsys: pytes
     assert "ct1: " in printed.err
     assert "slice002.dcm: found no such file" in printed.err
     assert "nii1: " in printed.err
+
+
+def test_it_does_not_matter_from_where_it_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab = Lab(tmp_path)
+    for scan in lab.scans.values():
+        scan["files"] = [str(Path(f).relative_to(tmp_path)) for f in scan["files"]]
+        scan["image"] = str(Path(scan["image"]).relative_to(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert lab.run() == 0
+    assert len(list(lab.out.iterdir())) == 3
+
+
+def test_the_cohort_may_be_gone(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    assert lab.run() == 0
+    before = highdicom.seg.segread(lab.out / "us1_seg.dcm").pixel_array
+    for scan in lab.scans.values():
+        image = nib.load(scan["image"])
+        scan["shape"], scan["affine"] = list(image.shape), image.affine.tolist()
+        Path(scan["image"]).unlink()
+    lab.out = tmp_path / "again"
+    assert lab.run() == 0
+    assert np.array_equal(highdicom.seg.segread(lab.out / "us1_seg.dcm").pixel_array, before)
+    for scan in lab.scans.values():
+        del scan["affine"]
+    with pytest.raises(InputError, match="or its shape and affine in the link"):
+        return_segmentations(lab.predictions, lab.link(), lab.out)
+
+
+def test_scans_that_were_never_converted_are_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lab = Lab(tmp_path)
+    lab.scans["broken"] = {**lab.scans["us1"], "image": str(tmp_path / "images" / "broken.nii.gz"), "record": None}
+    assert lab.run() == 0
+    assert "broken" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["cohort", "beside", "link"])
+def test_label_names_are_found_wherever_the_cohort_went(tmp_path: Path, where: str) -> None:
+    lab = Lab(tmp_path)
+    lab.scans = {"ct1": lab.scans["ct1"]}
+    names = {"0": "background", **{str(i): f"structure {i}" for i in range(1, 7)}}
+    content = {"format": "grn-monai link 1", "cohort": str(tmp_path / "old" / "c"), "scans": lab.scans}
+    folder = {"cohort": tmp_path / "old" / "c", "beside": tmp_path / "ct", "link": None}[where]
+    if folder is None:
+        content["labels"] = names
+    else:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dataset.json").write_text(json.dumps({"labels": names}))
+    link = tmp_path / "ct.link.json"
+    link.write_text(json.dumps(content))
+    return_segmentations(lab.predictions, link, lab.out)
+    segments = pydicom.dcmread(lab.out / "ct1_seg.dcm").SegmentSequence
+    assert [s.SegmentLabel for s in segments] == [f"structure {i}" for i in range(1, 7)]
 
 
 def test_absent_labels_are_told_and_names_come_from_the_cohort(
