@@ -8,11 +8,12 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data_prep.convert.source import Source
 from grn_monai.errors import InputError
 
-__all__ = ["name_scans", "pseudonym", "read_key", "safe_name"]
+__all__ = ["key_fingerprint", "name_scans", "pseudonym", "read_key", "safe_name"]
 
 _LONGEST = 80
 _SHORTEST_KEY = 16
@@ -64,8 +65,16 @@ def pseudonym(subject: str, key: bytes) -> str:
     return "sub-" + base64.b32encode(digest)[:12].decode("ascii")
 
 
+def key_fingerprint(key: bytes | None) -> str | None:
+    """What tells one secret from another without giving it away; None without a key."""
+    return None if key is None else hmac.new(key, b"grn-monai key fingerprint", hashlib.sha256).hexdigest()[:16]
+
+
 def name_scans(
-    sources: Sequence[Source], key: bytes | None, known: Mapping[str, Mapping[str, str]]
+    sources: Sequence[Source],
+    key: bytes | None,
+    known: Mapping[str, Mapping[str, Any]],
+    earlier: Sequence[str | None] | None = None,
 ) -> list[tuple[str, str] | InputError]:
     """Subject and scan of each source as the cohort will name them.
 
@@ -76,19 +85,28 @@ def name_scans(
     Args:
         sources: in the order in which numbers are given out.
         key: secret of the pseudonyms, or None.
-        known: what an earlier run gave out: first file of a source to ``{"subject", "scan", "source_subject"}``.
+        known: what an earlier run gave out: scan to its entry of the link file, of which ``subject``,
+            ``source_subject``, ``requested`` and ``files`` are used.
+        earlier: for each source the scan of `known` that it was; None: it is new.
 
     Returns:
-        For each source its subject and scan, or the error that keeps it out.
+        For each source its subject and scan, or the error that keeps it out. A scan keeps its names unless its subject
+        or the name asked for has changed: then it is named anew, and its old name is free.
     """
-    subjects = {entry["source_subject"]: entry["subject"] for entry in known.values() if entry.get("source_subject")}
-    taken: dict[str, str] = {entry["scan"]: file for file, entry in known.items()}
+    earlier = earlier or [None] * len(sources)
+    kept = [
+        scan if scan is not None and _asks_the_same(source, known[scan]) else None
+        for source, scan in zip(sources, earlier, strict=True)
+    ]
+    given_up = set(earlier) - set(kept)
+    stay = {scan: entry for scan, entry in known.items() if scan not in given_up}
+    subjects = {_known_origin(entry): str(entry["subject"]) for entry in stay.values()}
+    taken: dict[str, str] = {scan: str(entry["files"][0]) for scan, entry in stay.items()}
     taken_subjects = {subject: origin for origin, subject in subjects.items()}
     names: list[tuple[str, str] | InputError] = []
-    for source in sources:
-        file = str(source.files[0])
-        if file in known:
-            names.append((known[file]["subject"], known[file]["scan"]))
+    for source, old in zip(sources, kept, strict=True):
+        if old is not None:
+            names.append((known[old]["subject"], old))
             continue
         try:
             subject = _subject(source, key, subjects, taken_subjects)
@@ -96,14 +114,24 @@ def name_scans(
         except InputError as error:
             names.append(error)
             continue
-        taken[scan] = file
+        taken[scan] = str(source.files[0])
         names.append((subject, scan))
     return names
+
+
+def _asks_the_same(source: Source, entry: Mapping[str, Any]) -> bool:
+    return entry["source_subject"] == source.subject and entry.get("requested") == source.scan
 
 
 def _origin(source: Source) -> str:
     """What tells subjects apart: the source's own name for them, else the scan itself."""
     return source.subject if source.subject is not None else source.scan or source.files[0].name
+
+
+def _known_origin(entry: Mapping[str, Any]) -> str:
+    if entry["source_subject"] is not None:
+        return str(entry["source_subject"])
+    return str(entry.get("requested") or Path(entry["files"][0]).name)
 
 
 def _subject(source: Source, key: bytes | None, subjects: dict[str, str], taken: dict[str, str]) -> str:

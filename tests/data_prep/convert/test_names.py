@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data_prep.convert.names import name_scans, pseudonym, read_key, safe_name
+from data_prep.convert.names import key_fingerprint, name_scans, pseudonym, read_key, safe_name
 from data_prep.convert.source import Source
 from grn_monai.errors import InputError
 
@@ -64,8 +64,8 @@ def test_a_key_has_to_be_a_secret(tmp_path: Path) -> None:
             read_key(tmp_path / name)
 
 
-def named(*sources: Source, key: bytes | None = None, known: dict | None = None) -> list:
-    return name_scans(sources, key, known or {})
+def named(*sources: Source, key: bytes | None = None) -> list:
+    return name_scans(sources, key, {})
 
 
 def test_names_of_the_source_are_kept() -> None:
@@ -95,12 +95,36 @@ def test_dicom_subjects_are_numbered_and_stay_so_in_a_later_run() -> None:
         ("sub-002", "sub-002_scan-1"),
         ("sub-001", "sub-001_scan-2"),
     ]
-    known = {"/2.dcm": {"subject": "sub-001", "scan": "sub-001_scan-1", "source_subject": "dicom:0815"}}
-    assert named(first, second, third, known=known) == [
+    known = {"sub-001_scan-1": entry("/2.dcm", "sub-001", "dicom:0815")}
+    assert name_scans([first, second, third], None, known, [None, "sub-001_scan-1", None]) == [
         ("sub-002", "sub-002_scan-1"),
         ("sub-001", "sub-001_scan-1"),
         ("sub-002", "sub-002_scan-2"),
     ]
+
+
+def entry(file: str, subject: str, source_subject: str | None, requested: str | None = None) -> dict:
+    return {"files": [file], "subject": subject, "source_subject": source_subject, "requested": requested}
+
+
+def test_a_corrected_subject_or_name_is_named_anew_and_frees_its_old_name() -> None:
+    a = Source("volume", (Path("/a.nii.gz"),), subject="p2", scan="x")
+    b = Source("volume", (Path("/b.nii.gz"),), subject="p1", scan="x")
+    known = {"p1_x": entry("/a.nii.gz", "p1", "p1", "x"), "p2_x": entry("/b.nii.gz", "p2", "p2", "x")}
+    assert name_scans([a, b], None, known, ["p1_x", "p2_x"]) == [("p2", "p2_x"), ("p1", "p1_x")]
+    stays = Source("volume", (Path("/b.nii.gz"),), subject="p2", scan="x")
+    taken, kept = name_scans([a, stays], None, known, ["p1_x", "p2_x"])
+    assert kept == ("p2", "p2_x")
+    assert isinstance(taken, InputError)
+    assert "the scan name 'p2_x' that b.nii.gz has too" in str(taken)
+
+
+def test_a_fingerprint_tells_keys_apart_and_gives_none_away() -> None:
+    assert key_fingerprint(None) is None
+    first, other = key_fingerprint(KEY), key_fingerprint(KEY[::-1])
+    assert first != other
+    assert len(str(first)) == 16
+    assert str(first) not in (KEY.decode(), hashlib.sha256(KEY).hexdigest()[:16])
 
 
 def test_with_a_key_neither_subject_nor_scan_tells_the_source() -> None:
