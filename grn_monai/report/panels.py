@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,33 +107,33 @@ def load_scan(
     Raises:
         InputError: if the scan itself cannot be read.
     """
-    from grn_monai.data.volume import check_same_geometry, read_volume, scan_name
+    from grn_monai.data.pairs import open_scan
+    from grn_monai.data.volume import check_same_geometry, scan_name
     from grn_monai.transforms import DepthLast
 
     orient = DepthLast(depth_axis, depth_reversed)
-    image = read_volume(item["image"])
-    oriented: Any = orient(image)
-    x, y, z = (float(step) for step in oriented.pixdim)
-    scan = ScanVolumes(_window(np.asarray(oriented[0])), None, {}, {}, (x, y, z), [])
+    image = open_scan(item["image"], orient)
+    x, y, z = image.spacing_mm
+    scan = ScanVolumes(_window(image.values), None, {}, {}, (x, y, z), [])
 
-    def read(path: str | Path, kind: Literal["image", "label"]) -> npt.NDArray[Any]:
-        volume = read_volume(path, kind=kind)
-        check_same_geometry(image, volume, item["image"], path)
-        return np.asarray(orient(volume)[0])
+    def read_enhanced(path: Path) -> npt.NDArray[Any]:
+        other = open_scan(path, orient)
+        check_same_geometry(image.header, other.header, item["image"], path)
+        return other.values
 
     try:
-        scan.truth = read(item["label"], "label") if item.get("label") else None
+        scan.truth = image.labels(item["label"]) if item.get("label") else None
     except (ValueError, OSError) as error:
         scan.notes.append(f"Truth: {error}")
     for method in methods:
         try:
-            scan.predictions[method.name] = read(find_prediction(method.predictions, item["image"]), "label")
+            scan.predictions[method.name] = image.labels(find_prediction(method.predictions, item["image"]))
         except (ValueError, OSError) as error:
             scan.notes.append(f"{method.title}: {error}")
         enhanced = method.predictions / f"{scan_name(item['image'])}_enhanced.nii.gz"
         if enhanced.is_file():  # only methods with a generator write one
             try:
-                scan.enhanced[method.name] = _window(read(enhanced, "image"))
+                scan.enhanced[method.name] = _window(read_enhanced(enhanced))
             except (ValueError, OSError) as error:
                 scan.notes.append(f"{method.title}: {error}")
     return scan
