@@ -22,6 +22,7 @@ _CT_MR = {
 }  # fmt: skip
 _TAGS = ("SOPClassUID", "SeriesInstanceUID", "PatientID", "PatientName", "NumberOfFrames", "InstanceNumber", "Rows",
          "ImageType")  # fmt: skip
+_STILL = "maybe a still; frames of one sweep are taken where SRC, or `image` in a row of a --table, is their folder"
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # floats, doubles, and all others
 
 
@@ -53,6 +54,8 @@ class DicomHeader:
 def is_dicom(path: Path) -> bool:
     """Whether a file has the preamble of a DICOM file, whatever its name."""
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            return False
         with path.open("rb") as file:
             return file.read(132)[128:] == b"DICM"
     except OSError:
@@ -138,13 +141,7 @@ def dicom_sources(headers: Iterable[DicomHeader], stack: bool) -> Iterator[Sourc
             continue
         for header in ordered:
             count = f" (one of {len(ordered)} in its series)" if len(ordered) > 1 else ""
-            yield _source([header], f"a single ultrasound picture{count}, which may be a still of anything. {_STILL}")
-
-
-_STILL = (
-    "If the pictures of its series are the frames of one sweep, say so: give their folder as SRC, "
-    "or in the column `image` of a --table"
-)
+            yield _source([header], f"a single ultrasound picture{count}, {_STILL}")
 
 
 def _source(headers: list[DicomHeader], problem: str | None = None) -> Source:

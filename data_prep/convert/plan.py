@@ -189,6 +189,7 @@ def _with_rows(sources: list[Source], rows: list[dict[str, str]], request: Reque
 
 def _completed(source: Source, request: Request, names: dict[int, str]) -> Source:
     labels = source.labels
+    own_values = {str(value): value for value in names} if labels else {}
     section = source.section or request.section or ("training" if labels else "unlabeled")
     problem = source.problem
     if section in ("training", "validation") and not labels:
@@ -198,7 +199,7 @@ def _completed(source: Source, request: Request, names: dict[int, str]) -> Sourc
         section=section,
         labels=() if section == "unlabeled" else labels,
         options=source.options.over(request.options),
-        label_values=request.label_values or source.label_values or {str(value): value for value in names},
+        label_values=request.label_values or source.label_values or own_values,
         problem=problem,
     )
 

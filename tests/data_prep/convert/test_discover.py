@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +96,12 @@ def test_raw_data_are_a_scan_only_with_their_sidecar(tmp_path: Path) -> None:
 def test_pieces_of_names_are_not_told_as_endings(tmp_path: Path) -> None:
     src = touch(tmp_path / "src", "a.nii", "scan.doe_jane_19700101", "x.Doe", "b.txt", "c.PDF", "README")
     assert plan(src).passed_over == {"other": 2, ".txt": 1, ".pdf": 1, "(none)": 1}
+
+
+def test_a_pipe_in_the_folder_is_not_waited_for(tmp_path: Path) -> None:
+    src = touch(tmp_path / "src", "a.nii")
+    os.mkfifo(src / "socket")
+    assert plan(src).passed_over == {"(none)": 1}
 
 
 def found_labels(found: Plan, src: Path) -> dict[str, list[str]]:
