@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,9 @@ def removed_metadata(source: Source) -> dict[str, Any]:
     try:
         if source.kind.startswith("dicom"):
             return _dicom(path)
-        names = sorted(_nifti(path) if path.name.lower().endswith((".nii", ".nii.gz")) else _itk(path, source.kind))
+        if not path.name.lower().endswith((".nii", ".nii.gz")):
+            return _itk(path, source.kind)
+        names = sorted(_nifti(path))
     except Exception:  # what cannot be read here is reported where the voxels are read
         return {"attributes": [], "others": 0, "private": 0}
     return {"attributes": names, "others": 0, "private": 0}
@@ -65,14 +68,16 @@ def _nifti(path: Path) -> Iterator[str]:
         yield f"{len(header.extensions)} header extensions"
 
 
-def _itk(path: Path, kind: str) -> Iterator[str]:
-    """Free keys of a MetaImage or NRRD header."""
+def _itk(path: Path, kind: str) -> dict[str, Any]:
+    """Free keys of a MetaImage or NRRD header: those of DICOM by number, others only counted, as anyone named them."""
     if kind != "volume":
-        return
+        return {"attributes": [], "others": 0, "private": 0}
     import SimpleITK as sitk  # noqa: N813  (the field's name for it)
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     geometry = ("ITK_", "NRRD_space", "NRRD_kinds", "NRRD_sizes")
-    yield from (key for key in reader.GetMetaDataKeys() if not key.startswith(geometry))
+    keys = [key for key in reader.GetMetaDataKeys() if not key.startswith(geometry)]
+    known = sorted(key for key in keys if re.fullmatch(r"[0-9A-Fa-f]{4}[|_,][0-9A-Fa-f]{4}", key))
+    return {"attributes": known, "others": len(keys) - len(known), "private": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from dataclasses import dataclass
@@ -40,7 +41,8 @@ def convert_scan(job: Job) -> dict[str, Any]:
     Returns:
         What is worth recording, without anything that tells who was scanned: ``shape``, ``spacing_mm``, ``oriented``,
         ``intensity`` (how voxels became grey values), ``facts`` of the reader, ``removed``, ``labelled``, ``seconds``,
-        and ``placement``.
+        ``affine`` of the written files (4 × 4 list) and ``placement``; and ``private`` of the reader, which may tell it
+        and belongs into the link file alone.
 
     Raises:
         InputError: whatever is wrong with the files.
@@ -48,12 +50,16 @@ def convert_scan(job: Job) -> dict[str, Any]:
     try:
         return _convert(job)
     except InputError as error:
-        raise InputError(error.where, error.found, error.expected, error.mend + _hint(error.mend)) from error
+        of_label = error.where in {str(path) for path in job.source.labels}
+        raise InputError(error.where, error.found, error.expected, error.mend + _hint(error.mend, of_label)) from error
 
 
 # The readers name their own options; this is what they are called on the command line.
 _COMMAND_LINE = {
     r"\bspacing\b": "--spacing X Y Z",
+    r"\bmask_order\b": "--mask-order ORDER",
+    r"\bwhole_frame\b": "--whole-frame",
+    r"\bcolour=": "--colour luminance",
     r"\bframe_spacing\b": "--frame-spacing MM",
     r"\bregion(=|\b.*option)|option region": "--region N",
     r"\boption volume|volume=": "--volume N",
@@ -61,11 +67,15 @@ _COMMAND_LINE = {
     r"option crop|crop=": "--crop X0 Y0 X1 Y1",
     r"\baxes\b": "--axes ORDER",
     r"\bvariable\b|option name": "--variable NAME",
+    r"option kind|\(kind ": "--data KIND or the column `data` of the table",
 }
 
 
-def _hint(mend: str) -> str:
+def _hint(mend: str, of_label: bool = False) -> str:
+    mend = re.sub(r"\{.*\}", "", mend)  # what to write into a file is no option
     flags = [flag for words, flag in _COMMAND_LINE.items() if re.search(words, mend) and flag.split()[0] not in mend]
+    if of_label:
+        flags = [flag.replace("--variable", "--label-variable") for flag in flags]
     return f" On the command line: {', '.join(flags)}." if flags else ""
 
 
@@ -88,36 +98,48 @@ def _convert(job: Job) -> dict[str, Any]:
         "removed": removed_metadata(source),
         "labelled": label is not None,
         "seconds": round(time.perf_counter() - start, 2),
+        "affine": volume.affine.tolist(),
         "placement": dict(volume.placement),
+        "private": dict(volume.private),
     }
 
 
 def _grey(source: Source, volume: SourceVolume) -> tuple[npt.NDArray[Any], dict[str, Any]]:
     """B-mode grey values of ultrasound; CT and MR, and volumes that are pictures already, stay as they are."""
-    told = source.options.data or volume.facts.get("scale")
+    # Complex numbers are IQ, whatever the option for the other scans of a request says.
+    is_complex = volume.voxels.dtype.kind == "c"
+    told = volume.facts.get("scale", "iq") if is_complex else source.options.data or volume.facts.get("scale")
     kept = source.modality != "US" or (source.kind in ("volume", "dicom-series") and told is None)
     if kept or told == "grey" or (told is None and volume.voxels.dtype == np.uint8):
         return volume.voxels, {"kind": "as stored"}
-    if told is None and volume.voxels.dtype.kind != "c":
-        mend = "Give --data rf, iq, linear (an envelope), db (log-compressed) or grey."
+    if told is None:
+        mend = (
+            "Give --data rf, iq, linear (an envelope), db (log-compressed) or grey, or the column `data` of the table."
+        )
         found = f"{volume.voxels.dtype} numbers of unknown kind"
         raise InputError(volume.path, found, "what the numbers are", mend)
-    return _bmode(source, volume, told or "iq")
+    return _bmode(source, volume, told)
 
 
 def _bmode(source: Source, volume: SourceVolume, kind: str) -> tuple[npt.NDArray[np.uint8], dict[str, Any]]:
     """Grey values 0 to 255 of signals, envelopes or decibels."""
     voxels = volume.voxels
     reference = _reference(source.options.reference or "max")
-    dynamic_range = source.options.dynamic_range_db or DYNAMIC_RANGE_DB
+    asked = source.options.dynamic_range_db
+    if asked is not None and not (math.isfinite(asked) and asked > 0):
+        raise InputError("--dynamic-range", f"{asked:g} dB", "dB above 0", "Take for example 60.")
+    dynamic_range = DYNAMIC_RANGE_DB if asked is None else asked
     if kind == "db" and (db_range := volume.facts.get("db_range")) and source.options.reference is None:
         # The file says what its numbers mean: its highest value is white, and its range is shown, if none is asked for.
         low, high = (float(end) for end in db_range)
         voxels, reference = (voxels - high if high else voxels), "unit"
-        dynamic_range = source.options.dynamic_range_db or high - low
+        dynamic_range = high - low if asked is None else asked
     bmode = transforms.BMode(kind, dynamic_range, reference)
-    with decoding(volume.path):
-        grey = bmode.compress(voxels)
+    try:
+        with decoding(volume.path):
+            grey = bmode.compress(voxels)
+    except InputError as error:  # it knows no file
+        raise InputError(volume.path, error.found, error.expected, error.mend) from error
     return grey, {"kind": kind, "dynamic_range_db": dynamic_range, "reference": reference}
 
 
@@ -132,7 +154,7 @@ def _reference(text: str) -> float | Literal["max", "unit"]:
 
 def _check_content(source: Source, voxels: npt.NDArray[Any]) -> None:
     if voxels.dtype.kind == "c":
-        mend = "Give --data iq."
+        mend = "Complex numbers are echoes: give --modality US, or export the magnitude."
         raise InputError(source.files[0], "complex numbers", "grey values", mend)
     low, high = voxels.min(), voxels.max()
     if voxels.dtype.kind == "f" and not (np.isfinite(low) and np.isfinite(high)):

@@ -19,12 +19,22 @@ from monai.utils import MetaKeys, SpaceKeys, ensure_tuple
 
 from grn_monai.errors import InputError
 
-__all__ = ["CheckedReader", "SourceVolume", "check_claimed_size", "check_spacing", "decoding", "probe_affine"]
+__all__ = [
+    "CheckedReader",
+    "SourceVolume",
+    "check_claimed_size",
+    "check_spacing",
+    "check_volume",
+    "decoding",
+    "fill_spacing",
+    "probe_affine",
+]
 
 _EXPORT_AGAIN = "Export or copy the file again."
 # Deflate shrinks at most 1032 times; nothing here is stored in a denser way, constant JPEG frames included.
 _MAX_RATIO = 1100
 _MAX_BYTES = 16 * 2**30
+_SPACING_TOLERANCE = 0.01
 
 
 @dataclass(frozen=True)
@@ -43,6 +53,8 @@ class SourceVolume:
             (column, frame, row); empty otherwise. Where planes are sorted or axes turned, ``"axes"`` names the frame
             axis along each voxel axis, ``"reversed"`` tells which voxel axes run backwards along it, and ``"frames"``
             lists the frame of each plane.
+        private: what the file calls its parts (JSON types), such as the name of the variable that was taken. A user
+            may have named it after a person: it belongs into no record that leaves the lab.
     """
 
     voxels: npt.NDArray[Any]
@@ -51,6 +63,7 @@ class SourceVolume:
     oriented: bool = True
     facts: Mapping[str, Any] = field(default_factory=dict)
     placement: Mapping[str, Any] = field(default_factory=dict)
+    private: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def spacing(self) -> tuple[float, float, float]:
@@ -97,6 +110,59 @@ def check_spacing(path: str | PathLike[str], spacing: Any, mend: str) -> tuple[f
     if len(values) != 3 or not all(math.isfinite(v) and 0 < v < 1000 for v in values):
         raise InputError(path, f"the voxel size {spacing!r}", "three positive numbers of mm", mend)
     return values[0], values[1], values[2]
+
+
+def fill_spacing(
+    path: str | PathLike[str], own: Sequence[float | None], given: Sequence[float | None] | None, mend: str
+) -> tuple[float, float, float]:
+    """The voxel size that a file has, with what was given where it has none.
+
+    A given length never takes the place of the file's own: where both are there, they have to agree within 1 %, and the
+    file's holds.
+
+    Args:
+        path: the file.
+        own: mm along X, Y, Z in the file; None for each that it does not tell.
+        given: the same from the user; None: nothing.
+        mend: how the user gives what is missing.
+
+    Raises:
+        InputError: one is missing in both, the two differ, or a length is not positive, finite and below 1000 mm.
+    """
+    told = (None, None, None) if given is None else tuple(given)
+    if any(length is not None for length in told):
+        # Faults of what was given show, also where the file has its own.
+        check_spacing(path, [1.0 if length is None else length for length in told], mend)
+    for axis, held, length in zip("XYZ", own, told, strict=True):
+        if held is not None and length is not None and abs(length - held) > _SPACING_TOLERANCE * held:
+            found = f"spacing {length:g} mm given along {axis}, where the file itself says {held:.6g} mm"
+            again = "Leave spacing out for files that have their own; if the file is wrong, correct it there."
+            raise InputError(path, found, "one voxel size (the same within 1 %)", again)
+    steps = [length if held is None else held for held, length in zip(own, told, strict=True)]
+    if missing := [axis for axis, step in zip("XYZ", steps, strict=True) if step is None]:
+        found = f"no voxel size along {', '.join(missing)}"
+        raise InputError(path, found, "the voxel size along X, Y and Z in mm", mend)
+    return check_spacing(path, steps, mend)
+
+
+def check_volume(path: str | PathLike[str], volume: int | None, count: int) -> int:
+    """The number of the volume to read in a file of several, from 1.
+
+    Args:
+        path: the file.
+        volume: the number asked for, from 1; None: none was.
+        count: volumes (frames over time) that the file holds.
+
+    Raises:
+        InputError: there is no such volume, or there are several and none was asked for.
+    """
+    mend = "Choose one of them with the reader's option volume, counted from 1."
+    if volume is None and count > 1:
+        raise InputError(path, f"{count} volumes (frames over time)", "one, or a choice", mend)
+    number = 1 if volume is None else volume
+    if not 1 <= number <= count:
+        raise InputError(path, f"volume {number} asked for, of {count}", f"a number from 1 to {count}", mend)
+    return number
 
 
 def check_claimed_size(path: str | PathLike[str], shape: Sequence[int], itemsize: int) -> None:

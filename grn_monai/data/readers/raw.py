@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, probe_affine
+from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, fill_spacing, probe_affine
 from grn_monai.errors import InputError
 
 __all__ = ["SCALES", "RawVolumeReader"]
@@ -22,6 +22,7 @@ _TYPES = ("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "flo
 _KEYS = ("shape", "axes", "dtype", "byte_order", "offset", "spacing_mm", "scale", "db_range")
 _ORDERS = {"little": "<", "big": ">"}
 _MAX_SIDECAR = 1 << 20
+_MEND_SPACING = 'Write "spacing_mm": [x, y, z], the mm along X, Y and Z (Z is depth).'
 _EXAMPLE = '{"shape": [128, 200, 300], "axes": "yxz", "dtype": "uint8", "spacing_mm": [0.3, 0.5, 0.1]}'
 
 
@@ -36,7 +37,7 @@ class RawVolumeReader(CheckedReader):
     ``shape``       numbers along each axis, slowest axis first (as NumPy counts); needed
     ``axes``        the letters of those axes, such as ``"zyx"``: x lateral, y elevation, z depth; needed
     ``dtype``       ``uint8`` … ``float64``, ``complex64`` (real, imaginary); needed
-    ``spacing_mm``  millimetres along X, Y and Z, in that order whatever `axes` is; needed
+    ``spacing_mm``  millimetres along X, Y and Z, in that order whatever `axes` is; needed unless `spacing` is given
     ``byte_order``  ``"little"`` (default) or ``"big"``
     ``offset``      bytes before the first number, 0 if left out
     ``scale``       one of :data:`SCALES`, for :class:`grn_monai.transforms.bmode.BMode`; not said if left out
@@ -44,17 +45,25 @@ class RawVolumeReader(CheckedReader):
     ==============  ====================================================================================================
 
     ``facts["scale"]`` and ``facts["db_range"]`` hand on the last two.
+
+    Args:
+        spacing: mm along X, Y, Z for a sidecar without ``spacing_mm``; it has to agree with one that has it.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".raw", ".bin", ".img", ".dat")
+
+    def __init__(self, spacing: Sequence[float | None] | None = None) -> None:
+        self.spacing = spacing
 
     def _read(self, paths: Sequence[Path]) -> SourceVolume:
         path = paths[0]
         sidecar = _find_sidecar(path)
         about = _load_sidecar(sidecar)
-        spacing = check_spacing(
-            sidecar, about.get("spacing_mm"), 'Write "spacing_mm": [x, y, z], the mm along X, Y and Z (Z is depth).'
-        )
+        own: Sequence[float | None] = (None, None, None)
+        if about.get("spacing_mm") is not None:
+            own = check_spacing(sidecar, about["spacing_mm"], _MEND_SPACING)
+        mend = f"{_MEND_SPACING[:-1]}, or give the reader's option spacing."
+        spacing = fill_spacing(sidecar, own, self.spacing, mend)
         shape, axes = _shape(sidecar, about), about["axes"]
         dtype = np.dtype(about["dtype"]).newbyteorder(_ORDERS[about.get("byte_order", "little")])
         offset, size = about.get("offset", 0), path.stat().st_size

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike
 from typing import Any
 
 from grn_monai.errors import InputError
 
-__all__ = ["UltrasoundRegion", "check_region", "choose_region", "frame_regions", "is_same_scale"]
+__all__ = ["UltrasoundRegion", "check_region", "choose_region", "clip_region", "frame_regions", "is_same_scale"]
 
 _UNITS = ("none", "percent", "dB", "cm", "s", "Hz", "dB/s", "cm/s", "cm²", "cm²/s", "cm³", "cm³/s", "degrees")
 _CM = 3
@@ -179,6 +179,23 @@ def choose_region(
 
 def _alike(one: UltrasoundRegion, other: UltrasoundRegion) -> bool:
     return is_same_scale(one, other) or not (one.is_calibrated or other.is_calibrated)
+
+
+def clip_region(region: UltrasoundRegion, rows: int, columns: int) -> UltrasoundRegion:
+    """A region whose last column or row is the number of columns or rows, cut by that one pixel.
+
+    The standard counts pixels from 0 with the last one included; some scanners write the end as the first pixel
+    outside. An excess of more than one pixel is another fault (`check_region`) and stays.
+
+    Args:
+        region: as the file has it.
+        rows: rows of the frame.
+        columns: columns of the frame.
+    """
+    x0, y0, x1, y1 = region.box
+    if x1 != columns and y1 != rows:
+        return region
+    return replace(region, box=(x0, y0, x1 - (x1 == columns), y1 - (y1 == rows)))
 
 
 def check_region(region: UltrasoundRegion, rows: int, columns: int, path: str | PathLike[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, BinaryIO, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +31,8 @@ _TAGS = [
     "RescaleType",
     "ImageType",
     "PhotometricInterpretation",
-    "PixelData",
 ]
+_MODALITIES = ("CR", "CT", "DX", "ES", "MG", "MR", "NM", "OT", "PT", "RF", "US", "XA")
 _GAP_TOLERANCE = 0.02
 """Share of the slice distance by which single distances may differ from it."""
 _PLANE_TOLERANCE = 1e-3
@@ -152,7 +152,10 @@ def _is_dicom(path: Path) -> bool:
 def _header(path: Path) -> _Slice:
     import pydicom
 
-    dataset = pydicom.dcmread(path, specific_tags=_TAGS)
+    with path.open("rb") as file:
+        # The file stays where the pixels begin: they are measured, and read once only, by GDCM.
+        dataset = pydicom.dcmread(file, stop_before_pixels=True, specific_tags=_TAGS)
+        stored = _stored_bytes(file, dataset)
     modality = str(dataset.get("Modality", ""))
     mend = "Export the series as one slice per file, with its geometry."
     if int(dataset.get("NumberOfFrames") or 1) != 1:
@@ -179,19 +182,19 @@ def _header(path: Path) -> _Slice:
     rows, columns = int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)
     itemsize = int(dataset.get("BitsAllocated") or 8) // 8 or 1
     check_claimed_size(path, (rows, columns), itemsize)
-    stored, syntax = dataset.get("PixelData") or b"", dataset.file_meta.get("TransferSyntaxUID")
-    if syntax and syntax.is_compressed:
-        _check_fragments(path, stored)
-    elif len(stored) < rows * columns * itemsize:
+    if stored is None:
+        mend = "Export or copy the file again."
+        raise InputError(path, "compressed pixels with broken fragments", "a whole, readable file", mend)
+    if not _is_compressed(dataset) and stored < rows * columns * itemsize:
         # GDCM would fill what is missing with zeros.
         expected = f"{rows * columns * itemsize} ({columns} × {rows} pixels)"
-        raise InputError(path, f"{len(stored)} bytes of pixels", expected, "Export or copy the file again.")
+        raise InputError(path, f"{stored} bytes of pixels", expected, "Export or copy the file again.")
     number = dataset.get("SeriesNumber")
     return _Slice(
         path=path,
         uid=str(dataset.get("SeriesInstanceUID", "")),
         number=None if number is None else int(number),
-        modality=modality if modality.isalpha() and len(modality) <= 16 else "unknown",
+        modality=modality if modality in _MODALITIES else "unknown",
         position=numbers["ImagePositionPatient"],
         along=along,
         down=down,
@@ -202,14 +205,43 @@ def _header(path: Path) -> _Slice:
     )
 
 
-def _check_fragments(path: Path, stored: bytes) -> None:
-    """Refuses compressed pixels that are no unbroken row of items (PS3.5 A.4): GDCM may search them without end."""
-    at = 0
-    while at + 8 <= len(stored) and stored[at : at + 4] == b"\xfe\xff\x00\xe0":
-        at += 8 + int.from_bytes(stored[at + 4 : at + 8], "little")
-    if at != len(stored) or at < 16:
-        mend = "Export or copy the file again."
-        raise InputError(path, "compressed pixels with broken fragments", "a whole, readable file", mend)
+def _is_compressed(dataset: Any) -> bool:
+    syntax = dataset.file_meta.get("TransferSyntaxUID")
+    return bool(syntax and syntax.is_compressed)
+
+
+def _stored_bytes(file: BinaryIO, dataset: Any) -> int | None:
+    """Bytes of Pixel Data that the file holds; None for compressed pixels that are no unbroken row of items.
+
+    GDCM would fill what is missing with zeros, and may search broken fragments (PS3.5 A.4) without end.
+
+    Args:
+        file: open, at the start of the element of Pixel Data or at its end.
+        dataset: what was read before it.
+    """
+    import pydicom
+
+    if dataset.file_meta.get("TransferSyntaxUID") == pydicom.uid.DeflatedExplicitVRLittleEndian:
+        file.seek(0)  # places in the file are none in its data set
+        return len(pydicom.dcmread(file, specific_tags=["PixelData"]).get("PixelData") or b"")
+    begin, end = file.tell(), file.seek(0, 2)
+    file.seek(begin)
+    implicit, little = dataset.original_encoding
+    order: Literal["little", "big"] = "little" if little else "big"
+    head = file.read(8 if implicit else 12)
+    if (int.from_bytes(head[:2], order), int.from_bytes(head[2:4], order)) != (0x7FE0, 0x0010):
+        return 0
+    length = int.from_bytes(head[-4:], order)
+    at = file.tell()
+    if not _is_compressed(dataset):
+        return min(length, end - at)
+    start, item = at, file.read(8)
+    while item[:4] == b"\xfe\xff\x00\xe0":
+        at = file.seek(at + 8 + int.from_bytes(item[4:], "little"))
+        item = file.read(8)
+    # The row ends with a delimiter, and holds an offset table and one fragment at least.
+    whole = item[:4] == b"\xfe\xff\xdd\xe0" and at <= end and at - start >= 16
+    return at - start if whole and length == 0xFFFFFFFF else None
 
 
 def _in_order(where: Path, slices: list[_Slice]) -> tuple[list[_Slice], npt.NDArray[np.float64]]:

@@ -18,6 +18,7 @@ from grn_monai.data.readers.base import (
     check_claimed_size,
     check_spacing,
     decoding,
+    fill_spacing,
     probe_affine,
 )
 from grn_monai.errors import InputError
@@ -32,6 +33,10 @@ _GREY_MODES = {"1", "L", "I;16", "I;16L", "I;16B", "I", "F"}
 _MAX_PIXELS = 1 << 26
 _GREY_TOLERANCE = 8
 """Grey levels by which R, G and B of a grey picture may differ; JPEG's colour conversion alone makes a few."""
+_MEND_ORDER = (
+    'Give the reader\'s option mask_order: "columns-first" as NIfTI has it, x first, or "rows-first" as the array of '
+    "a picture has it; look at a mask on its picture to find out."
+)
 _MEND_SPACING = "Give the reader's option spacing: mm along X, Y and Z (Z is depth), for example (0.1, 0.5, 0.1)."
 
 P = TypeVar("P", bound="str | PathLike[str]")
@@ -57,8 +62,8 @@ class SliceStackReader(CheckedReader):
 
     A NIfTI slice is ``(column, row)`` or ``(column, row, 1)`` as the format has it; with `size`, an array that fits
     only as ``(row, column)`` is taken as such, the way some scripts save a picture's array. For a square both fit, and
-    the format's order is taken. Its in-plane voxel sizes are used where `spacing` leaves them out and the header sets
-    them; sizes of exactly 1 count as not set.
+    a label needs `mask_order`. Its in-plane voxel sizes are used where the header sets them; sizes of exactly 1 count
+    as not set. A `spacing` that differs from them is refused for images; a label lies on the grid of its image.
 
     Args:
         spacing: mm along X, Y and Z of the volume; None for one of them means that a NIfTI header gives that one.
@@ -67,6 +72,7 @@ class SliceStackReader(CheckedReader):
         size: columns and rows that every slice must have, such as those of the images that masks belong to.
         colour: ``"refuse"`` pictures whose red, green and blue differ by more than 8 levels, or turn them into
             ``"luminance"`` (ITU-R BT.601). Grey pictures saved as colour are always taken.
+        mask_order: axes of NIfTI slices whose shape does not tell them: ``"columns-first"`` or ``"rows-first"``.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (*_PICTURES, *_NIFTI)
@@ -79,11 +85,13 @@ class SliceStackReader(CheckedReader):
         plane: Literal["transverse", "sagittal"] = "transverse",
         size: tuple[int, int] | None = None,
         colour: Literal["refuse", "luminance"] = "refuse",
+        mask_order: Literal["columns-first", "rows-first"] | None = None,
     ) -> None:
         choices = {
             "kind": (kind, ("image", "label")),
             "plane": (plane, ("transverse", "sagittal")),
             "colour": (colour, ("refuse", "luminance")),
+            "mask_order": (mask_order or "columns-first", ("columns-first", "rows-first")),
         }
         for option, (value, allowed) in choices.items():
             if value not in allowed:
@@ -91,6 +99,7 @@ class SliceStackReader(CheckedReader):
         if spacing is not None and len(spacing) != 3:
             raise InputError("spacing", repr(spacing), "three lengths in mm", _MEND_SPACING)
         self.spacing, self.kind, self.plane, self.size, self.colour = spacing, kind, plane, size, colour
+        self.mask_order = mask_order
 
     def _read(self, paths: Sequence[Path]) -> SourceVolume:
         if len(paths) < 2 and (self.spacing is None or None in self.spacing):
@@ -115,28 +124,36 @@ class SliceStackReader(CheckedReader):
         return SourceVolume(voxels, probe_affine(voxels.shape, spacing), paths[0], oriented=False, facts=facts)
 
     def _spacing(self, path: Path, zooms: tuple[float, float] | None) -> tuple[float, float, float]:
-        steps: list[float | None] = [None, None, None] if self.spacing is None else list(self.spacing)
+        if self.kind == "label" and self.spacing is not None and None not in self.spacing:
+            return check_spacing(path, self.spacing, _MEND_SPACING)
+        own: list[float | None] = [None, None, None]
         if zooms is not None:
-            along, depth = (0 if self.plane == "transverse" else 1), 2
-            steps[along] = zooms[0] if steps[along] is None else steps[along]
-            steps[depth] = zooms[1] if steps[depth] is None else steps[depth]
-        if None in steps:
-            missing = ", ".join(axis for axis, step in zip("XYZ", steps, strict=True) if step is None)
-            expected = "the voxel size along X, Y and Z in mm"
-            raise InputError(path, f"no voxel size along {missing}", expected, _MEND_SPACING)
-        return check_spacing(path, steps, _MEND_SPACING)
+            own[0 if self.plane == "transverse" else 1], own[2] = zooms
+        return fill_spacing(path, own, self.spacing, _MEND_SPACING)
 
     def _slice(self, path: Path) -> tuple[npt.NDArray[Any], tuple[float, float] | None]:
         """The grey values (row, column), and the voxel size along column and row where the file gives it."""
         name = path.name.lower()
         if not name.endswith(self.suffixes):
             raise InputError(path, f"the extension {path.suffix!r}", ", ".join(self.suffixes), "Convert the picture.")
-        picture, zooms = _nifti_slice(path, self.size) if name.endswith(_NIFTI) else (self._picture(path), None)
+        picture, zooms = self._nifti_slice(path) if name.endswith(_NIFTI) else (self._picture(path), None)
         if self.size is not None and picture.shape[::-1] != tuple(self.size):
             found = f"{picture.shape[1]} × {picture.shape[0]} pixels"
             expected = f"{self.size[0]} × {self.size[1]} (columns × rows)"
             raise InputError(path, found, expected, "Give each slice the mask that was drawn on it.")
         return picture, zooms
+
+    def _nifti_slice(self, path: Path) -> tuple[npt.NDArray[Any], tuple[float, float] | None]:
+        array, zooms = _nifti_array(path)
+        columns_first = self.mask_order != "rows-first"
+        if self.size is not None and array.shape[0] != array.shape[1]:
+            columns_first = not (array.shape != tuple(self.size) and array.shape[::-1] == tuple(self.size))
+        elif self.size is not None and self.kind == "label" and self.mask_order is None:
+            found = f"a square NIfTI mask ({array.shape[0]} × {array.shape[1]}), which fits its picture both ways"
+            raise InputError(path, found, "the order of its axes", _MEND_ORDER)
+        if columns_first:
+            return array.T, zooms
+        return array, None if zooms is None else zooms[::-1]
 
     def _picture(self, path: Path) -> npt.NDArray[Any]:
         from PIL import Image
@@ -202,7 +219,8 @@ def _check_alike(
         raise InputError(path, f"voxel size {zooms}", expected, "Give spacing for all slices.")
 
 
-def _nifti_slice(path: Path, size: tuple[int, int] | None) -> tuple[npt.NDArray[Any], tuple[float, float] | None]:
+def _nifti_array(path: Path) -> tuple[npt.NDArray[Any], tuple[float, float] | None]:
+    """The array of a NIfTI slice as stored, and the voxel size along its axes where the header sets it."""
     import nibabel as nib
 
     image = nib.load(path)
@@ -218,8 +236,5 @@ def _nifti_slice(path: Path, size: tuple[int, int] | None) -> tuple[npt.NDArray[
     array = np.asanyarray(image.dataobj).reshape(shape)
     units = {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) & 7, 1.0)
     zooms = tuple(float(zoom) * units for zoom in image.header.get_zooms()[:2])
-    turned = size is not None and shape != tuple(size) and shape[::-1] == tuple(size)
-    known = zooms if all(np.isfinite(z) and z > 0 for z in zooms) and zooms != (1.0, 1.0) else None
-    if turned:
-        return array, None if known is None else (known[1], known[0])
-    return array.T, None if known is None else (known[0], known[1])
+    known = all(np.isfinite(z) and z > 0 for z in zooms) and zooms != (1.0, 1.0)
+    return array, (zooms[0], zooms[1]) if known else None

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.data.readers._hdf5 import check_dataset, child, is_hdf5, open_hdf5, read_array
-from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, probe_affine
+from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_volume, fill_spacing, probe_affine
 from grn_monai.errors import InputError, listed
 
 if TYPE_CHECKING:
@@ -79,16 +79,25 @@ class UFFReader(CheckedReader):
 
     Args:
         name: which beamformed data set, such as ``"b_data"``; needed where the file has several.
-        volume: which frame of a 3D scan, counted from 0.
+        volume: which frame of a 3D scan, counted from 1; needed where there are several.
         frame_spacing: mm between the frames of a 2D scan that was swept along Y.
+        spacing: mm along X, Y, Z; the file has its own, with which it has to agree.
+
+    What the data set is called stands in `private`, since a name may be anybody's.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".uff",)
 
-    def __init__(self, name: str | None = None, volume: int = 0, frame_spacing: float | None = None) -> None:
+    def __init__(
+        self,
+        name: str | None = None,
+        volume: int | None = None,
+        frame_spacing: float | None = None,
+        spacing: Sequence[float | None] | None = None,
+    ) -> None:
         if frame_spacing is not None and not (math.isfinite(frame_spacing) and frame_spacing > 0):
             raise InputError("frame_spacing", repr(frame_spacing), "mm between frames", "Give a positive number.")
-        self.name, self.volume, self.frame_spacing = name, volume, frame_spacing
+        self.name, self.volume, self.frame_spacing, self.spacing = name, volume, frame_spacing, spacing
 
     def _read(self, paths: Sequence[Path]) -> SourceVolume:
         path = paths[0]
@@ -103,24 +112,22 @@ class UFFReader(CheckedReader):
             grid = _grid(path, scan, kind)
             data = _stored(path, group, math.prod(grid.shape), name)
             whole = grid.axes == "xyz"
-            if whole and not 0 <= self.volume < data.frames:
-                found = f"{data.frames} frames, but volume={self.volume}"
-                mend = "Choose one of them with the reader's option volume."
-                raise InputError(path, found, f"0 to {data.frames - 1}", mend)
+            volume = check_volume(path, self.volume, data.frames) if whole else None
             if not whole and (data.frames < 2 or self.frame_spacing is None):
                 found = f"a 2D scan of {data.frames} frames, whose distance the file does not tell"
                 mend = "If the probe was swept along Y, give the reader's option frame_spacing in mm."
                 raise InputError(path, found, "a 3D scan", mend)
-            pixels = data.read(path, self.volume if whole else None)
+            pixels = data.read(path, None if volume is None else volume - 1)
         if whole:
             voxels = (pixels[0] if grid.order is None else pixels[0][grid.order]).reshape(grid.shape)
-            spacing = check_spacing(path, grid.steps, "Check the scan of the file.")
+            spacing = fill_spacing(path, grid.steps, self.spacing, "Check the scan of the file.")
         else:
             voxels = pixels.reshape(-1, *grid.shape).transpose(1, 0, 2)
             steps = (grid.steps[0], self.frame_spacing, grid.steps[1])
-            spacing = check_spacing(path, steps, "Check frame_spacing and the scan of the file.")
-        facts = {"data_set": name, "scan": kind, "volume": self.volume, "frames_stacked": not whole}
-        return SourceVolume(voxels, probe_affine(voxels.shape, spacing), path, oriented=False, facts=facts)
+            spacing = fill_spacing(path, steps, self.spacing, "Check frame_spacing and the scan of the file.")
+        facts = {"scan": kind, "volume": volume, "frames_stacked": not whole}
+        affine, private = probe_affine(voxels.shape, spacing), {"data_set": name}
+        return SourceVolume(voxels, affine, path, oriented=False, facts=facts, private=private)
 
     def _choose(self, path: Path, file: h5py.File) -> tuple[str, h5py.Group]:
         found = dict(_beamformed(file))

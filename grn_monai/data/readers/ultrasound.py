@@ -8,12 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, probe_affine
+from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, fill_spacing, probe_affine
 from grn_monai.data.readers.dicom_frames import Picture, grey_frames, read_header, read_picture
 from grn_monai.data.readers.regions import (
     UltrasoundRegion,
     check_region,
     choose_region,
+    clip_region,
     frame_regions,
     is_same_scale,
 )
@@ -60,8 +61,9 @@ class UltrasoundReader(CheckedReader):
     burned-in names and dates in the margins stay behind. Inside, pixels of other regions (wave forms, bars, graphics,
     a picture of another scale) are set to 0, unless the flags give the B-mode region priority; not those of a 2D
     region of the same scale, such as a colour box.
-    A file without regions is taken whole, with ``facts["burned_in"] == "unknown"``: look at such pictures. What the
-    scanner or the operator wrote inside the picture stays there.
+    A file without regions, or with one that does not lie in its frame, is taken whole unless `crop` is a box:
+    ``facts["picture_from"]`` is then ``"frame"`` (else ``"region"`` or ``"crop"``). Look at such pictures: banners with
+    names may be burned in. What the scanner or the operator wrote inside the picture stays there.
 
     Lengths come from that region alone. Pixel Spacing (0028,0030) is no attribute of an ultrasound image and not used;
     a file that has only this is asked about. A cine loop is frames over time: it is read only with `frame_spacing`,
@@ -69,7 +71,8 @@ class UltrasoundReader(CheckedReader):
 
     Args:
         region: number of the region, from 1; default: the only B-mode region.
-        spacing: width and height of a pixel in mm, instead of the file's calibration.
+        spacing: width and height of a pixel in mm, for a file without a valid calibration. It has to agree with a
+            valid one within 1 %.
         frame_spacing: distance between frames in mm.
         frames: ``(first, stop)`` from 0, to read only some.
         crop: True cuts to the region; False keeps the size of the frame, with 0 outside the region; a box
@@ -102,7 +105,7 @@ class UltrasoundReader(CheckedReader):
         first = files[0]
         indices = self._indices(files)
         region, others = self._region(files, indices)
-        spacing = self._pixel_size(first, region)
+        spacing, spacing_from = self._pixel_size(first, region)
         step = self._step(first.path, len(indices))
         window, keep = self._window(first, region)
         x0, y0, x1, y1 = window
@@ -124,7 +127,9 @@ class UltrasoundReader(CheckedReader):
         facts["masked_boxes"] = [list(box) for box in blank]
         if blank:
             facts["removed"] = "; ".join(filter(None, (facts["removed"], f"other regions blanked: {len(blank)}")))
-        facts["spacing_from"] = "option" if self.spacing is not None else "ultrasound region"
+        facts["spacing_from"] = spacing_from
+        valid = region is not None and _contains((0, 0, first.picture.columns - 1, first.picture.rows - 1), region.box)
+        facts["picture_from"] = "region" if valid else "frame" if isinstance(self.crop, bool) else "crop"
         placement = {
             "frames": [indices[0], indices[-1] + 1],
             "rows": [y0, y1 + 1],
@@ -137,8 +142,8 @@ class UltrasoundReader(CheckedReader):
         total = files[0].picture.frames if len(files) == 1 else len(files)
         first, stop = (0, total) if self.frames is None else (int(self.frames[0]), int(self.frames[1]))
         if not 0 <= first < stop <= total:
-            expected = f"(first, stop) within the {total} frames of the scan"
-            raise InputError(files[0].path, f"frames={self.frames!r}", expected, "Change the option frames.")
+            found = f"frames {first + 1} to {stop}, counted from 1"
+            raise InputError(files[0].path, found, f"some within the {total} frames", "Change the option frames.")
         return list(range(first, stop))
 
     def _region(self, files: Sequence[_File], indices: Sequence[int]) -> tuple[UltrasoundRegion | None, list[Box]]:
@@ -150,31 +155,42 @@ class UltrasoundReader(CheckedReader):
             if len(files) == 1 and count and not per_frame:
                 break  # one sequence for all frames
             file, frame = (files[0], index) if len(files) == 1 else (files[index], 0)
-            regions = frame_regions(file.dataset, file.path, frame)
+            size = (file.picture.rows, file.picture.columns)
+            regions = [clip_region(region, *size) for region in frame_regions(file.dataset, file.path, frame)]
             region = choose_region(regions, file.path, self.region)
             if count and (region is None) != (chosen is None):
-                found = f"ultrasound regions in some frames only (see frame {index})"
-                raise InputError(file.path, found, "the same regions in all", "Read the parts apart, with frames=.")
+                found = f"ultrasound regions in some frames only (see frame {index + 1}, counted from 1)"
+                mend = "Read the parts apart, with the option frames."
+                raise InputError(file.path, found, "the same regions in all", mend)
             if count and region is not None and chosen is not None and not _is_same_picture(region, chosen):
-                found = f"a scale or place that changes at frame {index} ({region}; before {chosen})"
-                mend = "Read the parts apart, with the option frames=(first, stop) or as scans of their own."
+                found = (
+                    f"a scale or place that changes at frame {index + 1}, counted from 1 ({region}; before {chosen})"
+                )
+                mend = "Read the parts apart, with the option frames or as scans of their own."
                 raise InputError(file.path, found, "one scale and place for all frames of a volume", mend)
             chosen = region if not count else chosen
             boxes |= dict.fromkeys(r.box for r in regions if chosen is not None and _is_foreign(r, chosen))
         return chosen, list(boxes)
 
-    def _pixel_size(self, file: _File, region: UltrasoundRegion | None) -> tuple[float, float]:
+    def _pixel_size(self, file: _File, region: UltrasoundRegion | None) -> tuple[tuple[float, float], str]:
+        """Width and height of a pixel in mm, and whether the region or the option told them."""
         mend = "Give the size of a pixel in mm by the option spacing=(X, Z)."
+        rows, columns = file.picture.rows, file.picture.columns
         if self.spacing is not None:
-            x, _, z = check_spacing(file.path, (*self.spacing[:1], 1.0, *self.spacing[1:]), mend)
-            return x, z
+            given = check_spacing(file.path, (*self.spacing[:1], 1.0, *self.spacing[1:]), mend)
+            fits = region is not None and _contains((0, 0, columns - 1, rows - 1), region.box)
+            if region is not None and fits and region.is_calibrated:
+                own = (region.delta_x_mm, None, region.delta_y_mm)
+                x, _, z = fill_spacing(file.path, own, given, mend)
+                return (x, z), "ultrasound region"
+            return (given[0], given[2]), "option"
         if region is None:
             found = "no Sequence of Ultrasound Regions, so no calibration"
             if "PixelSpacing" in file.dataset:
                 found += f" (Pixel Spacing {list(file.dataset.PixelSpacing)} is no calibration of an ultrasound image)"
             raise InputError(file.path, found, "pixel sizes in cm", mend)
-        check_region(region, file.picture.rows, file.picture.columns, file.path)
-        return region.delta_x_mm, region.delta_y_mm
+        check_region(region, rows, columns, file.path)
+        return (region.delta_x_mm, region.delta_y_mm), "ultrasound region"
 
     def _step(self, path: Path, count: int) -> float:
         if self.frame_spacing is not None:
@@ -232,6 +248,12 @@ def _open(paths: Sequence[Path]) -> list[_File]:
     if len({str(file.dataset.get("SeriesInstanceUID", "")) for file in files}) > 1:
         raise InputError(paths[0], "files of several series", "the frames of one series", "Name each series apart.")
     return files
+
+
+def _is_clipped(file: _File, region: UltrasoundRegion) -> bool:
+    """Whether the region's bounds in the file are one pixel beyond the frame (`clip_region`)."""
+    stored = frame_regions(file.dataset, file.path)
+    return any(other.index == region.index and other.box != region.box for other in stored)
 
 
 def _is_same_picture(one: UltrasoundRegion, other: UltrasoundRegion) -> bool:
@@ -293,6 +315,7 @@ def _facts(file: _File, region: UltrasoundRegion | None, window: Box, keep: Box)
     return {
         "region": None if region is None else region.index,
         "region_box": list(region.box) if region is not None else None,
+        "region_clipped": region is not None and _is_clipped(file, region),
         "frame_size": [columns, rows],
         "kept_box": list(keep),
         "removed": f"margins removed: {', '.join(sides)}" if removed else "",

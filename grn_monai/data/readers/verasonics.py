@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.data.readers._matlab import MatArray, open_mat
-from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, probe_affine
+from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_volume, fill_spacing, probe_affine
 from grn_monai.errors import InputError, listed
 
 __all__ = ["VerasonicsReader"]
@@ -80,17 +80,21 @@ class VerasonicsReader(CheckedReader):
     one section means planes, ``"zxy"``; with several sections its rows are Y, columns X and sections depth, ``"yxz"``.
     With neither, ``"zxy"``, the habit of stacked B-mode planes (``facts["axes_from"]`` says ``"default"`` then).
 
-    Voxel size: `spacing`, or else ``PData.PDelta`` (x, y, z in wavelengths) times the wavelength
-    ``Resource.Parameters.speedOfSound`` (m/s) / ``Trans.frequency`` (MHz), where the file holds all three and
-    ``PData.Coord`` is not polar or spherical. It is never invented.
+    Voxel size: ``PData.PDelta`` (x, y, z in wavelengths) times the wavelength ``Resource.Parameters.speedOfSound``
+    (m/s) / ``Trans.frequency`` (MHz), where the file holds all three and ``PData.Coord`` is not polar or spherical;
+    `spacing` for what that leaves open. It is never invented, and a `spacing` that differs from the file is refused.
+
+    What the variable is called stands in `private`, since a name may be anybody's.
 
     Nothing of the file is evaluated or unpickled; objects and function handles in it are passed over.
 
     Args:
         variable: name as typed in MATLAB: ``"vol"``, ``"Scan.volume"``, ``"ImgData{1}"``.
-        spacing: mm along X, Y, Z; None for one of them means that the file gives that one.
+        spacing: mm along X, Y, Z where the file does not give them; None for one of them means that it does.
         axes: the letters x, y, z, and t for frames, in the order of the array in MATLAB.
-        volume: which frame of a 4D array, counted from 0.
+        volume: which frame of a 4D array, counted from 1; needed where there are several.
+        y_reversed: whether Y runs downwards in the array; default: as the file's ``PData`` has it. A label is read with
+            what holds for its image.
     """
 
     suffixes: ClassVar[tuple[str, ...]] = (".mat",)
@@ -100,14 +104,16 @@ class VerasonicsReader(CheckedReader):
         variable: str | None = None,
         spacing: Sequence[float | None] | None = None,
         axes: str | None = None,
-        volume: int = 0,
+        volume: int | None = None,
+        y_reversed: bool | None = None,
     ) -> None:
         if axes is not None and sorted(axes) not in (sorted("xyz"), sorted("xyzt")):
             mend = 'Write for example "zxy", or "zxyt" with frames.'
             raise InputError("axes", repr(axes), "the letters x, y, z once each, t for frames", mend)
         if spacing is not None and len(spacing) != 3:
             raise InputError("spacing", repr(spacing), "three lengths in mm", _MEND_SPACING)
-        self.variable, self.spacing, self.axes, self.volume = variable, spacing, axes, volume
+        self.variable, self.spacing, self.axes = variable, spacing, axes
+        self.volume, self.y_reversed = volume, y_reversed
 
     def _candidate(self, shape: tuple[int, ...]) -> bool:
         if len(shape) not in ((3, 4) if self.axes is None else (len(self.axes),)):
@@ -153,37 +159,27 @@ class VerasonicsReader(CheckedReader):
             axes = self.axes or ((grid.axes if grid else PLANES) + "t")[: len(chosen.shape)]
             if grid and axes.replace("t", "") != grid.axes:
                 grid = None  # the user knows the array to be turned against the PData beside it
-            spacing = self._spacing(path, grid)
+            from_file = grid.spacing if grid else (None, None, None)
+            spacing = fill_spacing(path, from_file, self.spacing, _MEND_SPACING)
             voxels = chosen.read()
+        volume = 1
         if "t" in axes:
-            frames = voxels.shape[axes.index("t")]
-            if not 0 <= self.volume < frames:
-                mend = "Choose one of them with the reader's option volume."
-                raise InputError(path, f"{frames} frames, but volume={self.volume}", f"0 to {frames - 1}", mend)
-            voxels = voxels.take(self.volume, axis=axes.index("t"))
+            volume = check_volume(path, self.volume, voxels.shape[axes.index("t")])
+            voxels = voxels.take(volume - 1, axis=axes.index("t"))
         spatial = axes.replace("t", "")
         voxels = voxels.transpose([spatial.index(axis) for axis in "xyz"])
-        if grid and grid.y_falls:
+        y_reversed = bool(grid and grid.y_falls) if self.y_reversed is None else self.y_reversed
+        if y_reversed:
             voxels = voxels[:, ::-1]
         facts = {
-            "variable": chosen.name,
             "axes": axes,
             "axes_from": "option" if self.axes else "PData" if grid else "default",
-            "spacing_from": "option" if self.spacing and None not in self.spacing else "PData",
-            "y_reversed": bool(grid and grid.y_falls),
-            "volume": self.volume,
+            "spacing_from": ("PData", "PData and option", "PData and option", "option")[from_file.count(None)],
+            "y_reversed": y_reversed,
+            "volume": volume,
         }
-        return SourceVolume(voxels, probe_affine(voxels.shape, spacing), path, oriented=False, facts=facts)
-
-    def _spacing(self, path: Path, grid: _Grid | None) -> tuple[float, float, float]:
-        given = tuple(self.spacing) if self.spacing is not None else (None, None, None)
-        from_file = grid.spacing if grid else (None, None, None)
-        steps = [own if own is not None else theirs for own, theirs in zip(given, from_file, strict=True)]
-        if None not in steps:
-            return check_spacing(path, steps, _MEND_SPACING)
-        missing = ", ".join(axis for axis, step in zip("XYZ", steps, strict=True) if step is None)
-        found = f"no voxel size along {missing}"
-        raise InputError(path, found, "the voxel size along X, Y and Z in mm", _MEND_SPACING)
+        affine, private = probe_affine(voxels.shape, spacing), {"variable": chosen.name}
+        return SourceVolume(voxels, affine, path, oriented=False, facts=facts, private=private)
 
 
 def _grid(arrays: Mapping[str, MatArray], shape: tuple[int, ...]) -> _Grid | None:

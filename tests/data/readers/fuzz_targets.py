@@ -160,7 +160,7 @@ TARGETS: dict[str, Target] = {
     "slices .jpg": Target(_pictures(".jpg"), _STACK),
     "slices .tif": Target(_pictures(".tif"), _STACK),
     "slices .bmp": Target(_pictures(".bmp"), _STACK),
-    "slices .nii.gz": Target(_nifti(".nii.gz", SHAPE[:2], 3), _STACK),
+    "slices .nii.gz": Target(_nifti(".nii.gz", SHAPE[:2], 3), _with(readers.SliceStackReader((None, 0.5, None)))),
     "DICOM series": Target(_series(False), _SERIES),
     "DICOM series, JPEG 2000": Target(_series(True), _SERIES),
     "DICOM ultrasound": Target(_ultrasound(False), _US),

@@ -106,6 +106,16 @@ def test_wrong_sidecars(tmp_path: Path, about: Any, found: str) -> None:
     assert caught.value.where == str(tmp_path / "scan.json")
 
 
+def test_a_spacing_fills_in_what_the_sidecar_lacks(tmp_path: Path) -> None:
+    bare = {k: v for k, v in ABOUT.items() if k != "spacing_mm"}
+    path = save(tmp_path / "scan.raw", speckle((3, 4, 5)), bare)
+    assert RawVolumeReader((0.7, 0.8, 0.9)).read(path).spacing == pytest.approx((0.7, 0.8, 0.9))
+    path = save(tmp_path / "b.raw", speckle((3, 4, 5)), {**ABOUT, "spacing_mm": [0.7, 0.8, 0.9]})
+    assert RawVolumeReader((0.7, 0.8, 0.903)).read(path).spacing == pytest.approx((0.7, 0.8, 0.9))
+    with pytest.raises(InputError, match=r"0\.92 mm given along Z, where the file itself says 0\.9 mm"):
+        RawVolumeReader((0.7, 0.8, 0.92)).read(path)
+
+
 def test_missing_and_double_sidecars(tmp_path: Path) -> None:
     path = tmp_path / "scan.raw"
     path.write_bytes(bytes(60))

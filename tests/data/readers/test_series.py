@@ -246,3 +246,25 @@ def test_load_imaged_does_not_fall_back_on_a_reader_that_sees_no_gap(tmp_path: P
     paths[2].unlink()
     with pytest.raises(InputError, match="a slice may be missing"):
         load({"image": str(tmp_path / "s")})
+
+
+@pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_jp2klossless.dcm"])
+def test_headers_are_read_without_the_pixels(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = pydicom.dcmread(pydicom.data.get_testdata_file(name, download=False))
+    (tmp_path / "s").mkdir()
+    for k in range(3):
+        data = copy.deepcopy(source)
+        data.ImagePositionPatient = [*source.ImagePositionPatient[:2], source.ImagePositionPatient[2] + 2.0 * k]
+        data.save_as(tmp_path / "s" / f"{k}.dcm")
+    expected = DicomSeriesReader().read(tmp_path / "s").voxels
+    read = []
+    original = pydicom.dcmread
+    monkeypatch.setattr(pydicom, "dcmread", lambda *a, **k: read.append(original(*a, **k)) or read[-1])
+    np.testing.assert_array_equal(DicomSeriesReader().read(tmp_path / "s").voxels, expected)
+    assert len(read) == 3
+    assert not any("PixelData" in dataset for dataset in read)
+
+
+def test_a_modality_that_is_no_term_of_the_standard_stays_out_of_the_facts(tmp_path: Path) -> None:
+    save(tmp_path / "s", [header(k, modality="JANEDOE") for k in range(SLICES)])
+    assert DicomSeriesReader().read(tmp_path / "s").facts["modality"] == "unknown"

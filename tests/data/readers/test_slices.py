@@ -138,10 +138,31 @@ def test_masks_saved_as_rows_and_columns_are_turned_by_the_size(tmp_path: Path) 
     assert caught.value.where == str(paths[0])
 
 
-def test_square_masks_follow_nifti(tmp_path: Path) -> None:
+def test_square_masks_ask_for_the_order_of_their_axes(tmp_path: Path) -> None:
     masks = speckle((2, 6, 6)) % 7
-    voxels = SliceStackReader(STEPS, kind="label", size=(6, 6)).read(save_masks(tmp_path, [m.T for m in masks])).voxels
-    np.testing.assert_array_equal(voxels, masks.transpose(2, 0, 1))
+    for order, arrays in (("columns-first", [mask.T for mask in masks]), ("rows-first", list(masks))):
+        (tmp_path / order).mkdir()
+        paths = save_masks(tmp_path / order, arrays)
+        with pytest.raises(InputError, match=r"a square NIfTI mask \(6 × 6\).*mask_order"):
+            SliceStackReader(STEPS, kind="label", size=(6, 6)).read(paths)
+        reader = SliceStackReader(STEPS, kind="label", size=(6, 6), mask_order=order)
+        np.testing.assert_array_equal(reader.read(paths).voxels, masks.transpose(2, 0, 1))
+
+
+def test_the_size_tells_the_order_of_masks_that_are_not_square(tmp_path: Path) -> None:
+    masks = stack() % 7
+    paths = save_masks(tmp_path, [mask.T for mask in masks])
+    for order in ("columns-first", "rows-first"):
+        reader = SliceStackReader(STEPS, kind="label", size=(COLUMNS, ROWS), mask_order=order)
+        np.testing.assert_array_equal(reader.read(paths).voxels, masks.transpose(2, 0, 1))
+
+
+def test_a_spacing_that_contradicts_nifti_slices_is_refused(tmp_path: Path) -> None:
+    paths = save_masks(tmp_path, [m.T for m in stack()], (0.3, 0.1))
+    assert SliceStackReader(STEPS).read(paths).spacing == pytest.approx(STEPS)
+    with pytest.raises(InputError, match=r"0\.4 mm given along X, where the file itself says 0\.3 mm"):
+        SliceStackReader((0.4, 0.5, 0.1)).read(paths)
+    assert SliceStackReader((0.4, 0.5, 0.1), kind="label").read(paths).spacing == pytest.approx((0.4, 0.5, 0.1))
 
 
 def test_float_labels_must_be_whole(tmp_path: Path) -> None:

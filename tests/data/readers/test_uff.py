@@ -79,13 +79,18 @@ def test_frames_of_a_volume(tmp_path: Path) -> None:
     frames = speckle((*SHAPE, 3), np.float32)
     data = frames.reshape(-1, 1, 1, 3)  # pixel, channel, wave, frame
     path = save_uff(tmp_path / "a.uff", data, {a: p[:, None] for a, p in positions().items()}, "uff.scan")
-    for frame in range(3):
-        np.testing.assert_array_equal(UFFReader(volume=frame).read(path).voxels, frames[..., frame])
+    for number in (1, 2, 3):
+        np.testing.assert_array_equal(UFFReader(volume=number).read(path).voxels, frames[..., number - 1])
     other = tmp_path / "b.uff"  # pyuff_ustb writes the axes as they stand
     pyuff_ustb.BeamformedData(scan=pyuff_ustb.Scan(**positions()), data=data).write(str(other), "b")
-    np.testing.assert_array_equal(UFFReader(volume=2).read(other).voxels, frames[..., 2])
-    with pytest.raises(InputError, match="3 frames, but volume=3"):
-        UFFReader(volume=3).read(path)
+    np.testing.assert_array_equal(UFFReader(volume=3).read(other).voxels, frames[..., 2])
+    with pytest.raises(InputError, match="volume 4 asked for, of 3"):
+        UFFReader(volume=4).read(path)
+    with pytest.raises(InputError, match=r"3 volumes .*option volume, counted from 1"):
+        UFFReader().read(path)
+    assert UFFReader(volume=1, spacing=UFFReader(volume=1).read(path).spacing).read(path).facts["volume"] == 1
+    with pytest.raises(InputError, match="7 mm given along X, where the file itself says"):
+        UFFReader(volume=1, spacing=(7, None, None)).read(path)
 
 
 @pytest.mark.parametrize("kind", ["uff.linear_scan", "uff.linear_3D_scan"])
@@ -111,7 +116,7 @@ def test_file_of_pyuffs_own_writer(tmp_path: Path, complex_data: bool) -> None:
     pyuff_ustb.BeamformedData(scan=scan, data=values.reshape(-1, 1)).write(str(path), "out/beamformed")
     volume = UFFReader().read(path)
     np.testing.assert_array_equal(volume.voxels, values)
-    assert volume.facts["data_set"] == "out/beamformed"
+    assert volume.private["data_set"] == "out/beamformed"
 
 
 def test_plane_of_pyuffs_own_writer_with_the_same_pixel_order(tmp_path: Path) -> None:

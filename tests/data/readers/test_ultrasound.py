@@ -65,7 +65,7 @@ def test_some_frames_and_a_smaller_crop(tmp_path: Path) -> None:
     volume = read(path, frames=(1, 3), crop=(5, 4, 6, 8))
     assert np.array_equal(volume.voxels, pixels[1:3, 4:9, 5:7].transpose(2, 0, 1))
     assert volume.placement == {"frames": [1, 3], "rows": [4, 9], "columns": [5, 7]}
-    refused(path, "within the 5 frames", frames=(1, 6), frame_spacing=1)
+    refused(path, "frames 2 to 6, counted from 1; expected some within the 5 frames", frames=(1, 6), frame_spacing=1)
     refused(path, "within the picture's", crop=(3, 4, 6, 8), frame_spacing=1)
 
 
@@ -153,8 +153,32 @@ def test_without_regions_the_spacing_is_asked_for_and_text_may_be_there(tmp_path
     assert np.array_equal(volume.voxels, pixels.transpose(2, 0, 1))
     assert (volume.facts["burned_in"], volume.facts["burned_in_tag"]) == ("unknown", "YES")
     assert volume.facts["removed"] == ""
+    assert volume.facts["picture_from"] == "frame"
+    assert read(path, spacing=(0.2, 0.4), crop=(1, 1, 9, 9)).facts["picture_from"] == "crop"
     for wrong in ((0.2,), (0.2, 0.0), (0.2, 0.3, 0.4)):
         refused(path, "voxel size", spacing=wrong, frame_spacing=1)
+
+
+def test_a_spacing_fills_in_for_a_calibration_and_never_replaces_one(tmp_path: Path) -> None:
+    path = save_ultrasound(tmp_path / "a.dcm", grey(), [region(BOX, delta=(0.02, 0.03))])
+    volume = read(path, spacing=(0.201, 0.3))
+    assert volume.spacing == pytest.approx((0.2, 0.5, 0.3))
+    assert volume.facts["spacing_from"] == "ultrasound region"
+    refused(path, r"0\.21 mm given along X, where the file itself says 0\.2 mm", spacing=(0.21, 0.3), frame_spacing=1)
+
+
+def test_bounds_that_are_one_pixel_beyond_the_frame_are_clipped(tmp_path: Path) -> None:
+    pixels = grey()
+    rows, columns = pixels.shape[1:]
+    path = save_ultrasound(tmp_path / "a.dcm", pixels, [region((4, 3, columns, rows))])
+    volume = read(path)
+    assert np.array_equal(volume.voxels, pixels[:, 3:, 4:].transpose(2, 0, 1))
+    assert volume.facts["region_clipped"] is True
+    assert volume.facts["region_box"] == [4, 3, columns - 1, rows - 1]
+    assert read(save_ultrasound(tmp_path / "b.dcm", pixels, [region(BOX)])).facts["region_clipped"] is False
+    far = save_ultrasound(tmp_path / "c.dcm", pixels, [region((4, 3, columns + 1, rows))])
+    refused(far, "calibration is void", frame_spacing=1)
+    assert read(far, spacing=(0.2, 0.2)).facts["picture_from"] == "frame"
 
 
 def test_a_shrunk_picture_is_refused_and_can_be_read_with_a_spacing(tmp_path: Path) -> None:
@@ -188,7 +212,7 @@ def test_a_scale_that_changes_between_frames_is_refused(tmp_path: Path) -> None:
         )
         for i in range(5)
     ]
-    refused(paths, r"changes at frame 3 .*0\.4 × 0\.4.*before.*0\.2 × 0\.2", frame_spacing=1)
+    refused(paths, r"changes at frame 4, counted from 1 .*0\.4 × 0\.4.*before.*0\.2 × 0\.2", frame_spacing=1)
     assert read(paths, frames=(0, 3)).spacing == pytest.approx((0.2, 0.5, 0.2))
     assert read(paths, frames=(3, 5)).spacing == pytest.approx((0.4, 0.5, 0.4))
 
@@ -200,7 +224,7 @@ def test_a_scale_that_changes_inside_a_file_is_refused(tmp_path: Path) -> None:
         item.SequenceOfUltrasoundRegions = [region(BOX, delta=(0.02, 0.02) if i != 4 else (0.02, 0.03))]
         own.append(item)
     path = save_ultrasound(tmp_path / "a.dcm", grey(), [region(BOX)], PerFrameFunctionalGroupsSequence=own)
-    refused(path, "changes at frame 4", frame_spacing=1)
+    refused(path, "changes at frame 5, counted from 1", frame_spacing=1)
 
 
 def test_files_that_are_no_sweep_together_are_refused(tmp_path: Path) -> None:

@@ -63,7 +63,8 @@ def test_array_of_every_version_and_type(tmp_path: Path, version: str, dtype: ty
     assert volume.voxels.dtype == dtype
     assert volume.spacing == pytest.approx(STEPS)
     assert not volume.oriented
-    assert volume.facts["variable"] == "vol"
+    assert volume.private["variable"] == "vol"
+    assert "vol" not in volume.facts.values()
     assert volume.facts["axes_from"] == "default"
     # The middle of the probe's face is the origin.
     np.testing.assert_allclose(volume.affine @ [2, 1.5, -0.5, 1], [0, 0, 0, 1], atol=1e-12)
@@ -111,19 +112,23 @@ def test_two_real_fields_are_one_complex_volume(tmp_path: Path, version: str, fi
     volume = VerasonicsReader(spacing=STEPS, axes="zxy").read(path)
     assert volume.voxels.dtype == np.complex64
     np.testing.assert_array_equal(volume.voxels, (real + 1j * imaginary).transpose(1, 2, 0))
-    assert volume.facts["variable"] == "IQ"
+    assert volume.private["variable"] == "IQ"
 
 
 @VERSIONS
 def test_frames(tmp_path: Path, version: str) -> None:
     array = speckle((6, 5, 4, 3))
     path = save(tmp_path / "a.mat", {"vol": array}, version)
-    for frame in range(3):
-        voxels = VerasonicsReader(spacing=STEPS, volume=frame).read(path).voxels
-        np.testing.assert_array_equal(voxels, array[..., frame].transpose(1, 2, 0))
-    with pytest.raises(InputError, match="3 frames, but volume=3; expected 0 to 2"):
-        VerasonicsReader(spacing=STEPS, volume=3).read(path)
-    voxels = VerasonicsReader(spacing=STEPS, axes="tzxy", volume=5).read(path).voxels
+    for number in (1, 2, 3):
+        volume = VerasonicsReader(spacing=STEPS, volume=number).read(path)
+        np.testing.assert_array_equal(volume.voxels, array[..., number - 1].transpose(1, 2, 0))
+        assert volume.facts["volume"] == number
+    for wrong in (0, 4):
+        with pytest.raises(InputError, match=f"volume {wrong} asked for, of 3; expected a number from 1 to 3"):
+            VerasonicsReader(spacing=STEPS, volume=wrong).read(path)
+    with pytest.raises(InputError, match=r"3 volumes \(frames over time\); expected one.*option volume"):
+        VerasonicsReader(spacing=STEPS).read(path)
+    voxels = VerasonicsReader(spacing=STEPS, axes="tzxy", volume=6).read(path).voxels
     np.testing.assert_array_equal(voxels, array[5].transpose(1, 2, 0))
 
 
@@ -181,6 +186,30 @@ def test_spacing_is_asked_for_where_the_file_does_not_tell(tmp_path: Path, versi
     path = save(tmp_path / "a.mat", variables, version)
     with pytest.raises(InputError, match=r"no voxel size along .*spacing: mm along X, Y and Z"):
         VerasonicsReader().read(path)
+
+
+@pytest.mark.parametrize("given", [(0.3, 0.5, 0.1), (0.3, None, 0.1005), (None, None, None)])
+def test_a_spacing_that_agrees_with_the_file_is_taken_from_it(tmp_path: Path, given: Any) -> None:
+    variables = {"v": speckle((4, 5, 6)), "PData": pdata((4, 5, 6)), "Trans": TRANS, "Resource": RESOURCE}
+    volume = VerasonicsReader(spacing=given).read(save_mat73(tmp_path / "a.mat", variables))
+    assert volume.spacing == pytest.approx((0.3, 0.5, 0.1), rel=1e-9)
+    assert volume.facts["spacing_from"] == "PData"
+
+
+def test_a_spacing_that_contradicts_the_file_is_refused(tmp_path: Path) -> None:
+    variables = {"v": speckle((4, 5, 6)), "PData": pdata((4, 5, 6)), "Trans": TRANS, "Resource": RESOURCE}
+    path = save_mat73(tmp_path / "a.mat", variables)
+    with pytest.raises(InputError, match=r"0\.11 mm given along Z, where the file itself says 0\.1 mm"):
+        VerasonicsReader(spacing=(0.3, 0.5, 0.11)).read(path)
+
+
+def test_the_direction_of_y_may_be_that_of_an_image(tmp_path: Path) -> None:
+    array = speckle((4, 5, 6))
+    volume = VerasonicsReader(spacing=STEPS, axes="yxz", y_reversed=True).read(
+        save_mat73(tmp_path / "l.mat", {"l": array})
+    )
+    np.testing.assert_array_equal(volume.voxels, array.transpose(1, 0, 2)[:, ::-1])
+    assert volume.facts["y_reversed"] is True
 
 
 def test_axes_against_the_pdata_drop_its_spacing(tmp_path: Path) -> None:
