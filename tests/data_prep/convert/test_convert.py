@@ -254,6 +254,7 @@ def test_a_pickle_is_never_loaded(tmp_path: Path, convert: Run) -> None:
     src.mkdir()
     for name in ("a.mat", "b.uff", "c.raw", "d.dcm", "e.nii", "f.mha", "g.nrrd", "h.nii.gz"):
         (src / name).write_bytes(pickle.dumps(Bomb()))
+    (src / "c.json").write_bytes(pickle.dumps(Bomb()))
     code, said, _ = convert("--workers", 2)
     assert code == 1
     assert "8 scans failed" in said
