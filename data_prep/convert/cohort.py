@@ -90,9 +90,17 @@ def convert_cohort(request: Request, progress: bool = True) -> Summary:
     if len(cohort["modality"]) > 1:
         mixed = " and ".join(cohort["modality"].values())
         summary.notes.append(f"the cohort mixes {mixed}; a bundle is for one of them: convert them apart")
+    if whole := _taken_whole(link):
+        summary.notes.append(f"frames taken whole, text in them included; look at {listed(whole)}")
     summary.sections = {section: len(cohort[section]) for section in SECTIONS}
     preview(request.out, cohort, plan.label_names)
     return summary
+
+
+def _taken_whole(link: Link) -> list[str]:
+    """The scans of whose frames nothing was cut away."""
+    done = link.converted().items()
+    return sorted(scan for scan, entry in done if entry["record"]["facts"].get("picture_from") == "frame")
 
 
 def _whole_path(src: Path) -> Path:

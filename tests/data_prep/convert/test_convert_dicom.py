@@ -105,3 +105,17 @@ def test_segmentations_go_back_to_where_the_scans_came_from(archive: Path, conve
     labels = made["sub-001_scan-1"]
     assert len(index) == np.count_nonzero(labels)
     np.testing.assert_array_equal(ct.array[tuple(index.T)], labels[tuple(there.T)])
+
+
+def test_frames_taken_whole_are_named(tmp_path: Path, convert: Run) -> None:
+    src = tmp_path / "src"
+    src.mkdir()
+    save_ultrasound(src / "a.dcm", np.random.default_rng(0).integers(0, 200, SHAPE, dtype=np.uint8), None)
+    options = ("--spacing", 0.3, 0.5, 0.2)
+    code, said, _ = convert(*options)
+    assert code == 1
+    assert "--whole-frame" in said
+    code, said, out = convert(*options, "--whole-frame")
+    assert code == 0, said
+    assert "frames taken whole, text in them included; look at sub-001_scan-1" in said
+    assert "sub-001_scan-1" in (out / "deidentification.csv").read_text()
