@@ -203,9 +203,10 @@ def convert_table(result: dict[str, Any]) -> str:
         memory = [f"{m[task]['peak_gib']:.2f}" for task in ("library", "reader", "convert")]
         rows.append([FORMATS[name], f"{m['mib_on_disk']:.0f}", *seconds, *memory])
     x, y, z = result["shape"]
+    rounds = "one round" if result["rounds"] == 1 else f"medians of {result['rounds']} rounds"
     note = (
         f"A volume of {x} × {y} × {z} voxels: in memory by the format's library alone, by this project's reader, and "
-        f"as a whole conversion (read, B-mode, checked, written as .nii.gz); medians of {result['rounds']} rounds, "
+        f"as a whole conversion (read, B-mode, checked, written as .nii.gz); {rounds}, "
         "imports left out, memory above what the process held before."
     )
     return _markdown(rows) + "\n\n" + note
