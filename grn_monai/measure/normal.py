@@ -112,7 +112,9 @@ def _march(
         inside = below(middle) < 0
         near, far = np.where(inside, middle, near), np.where(inside, far, middle)
     length = (near + far) / 2
-    end_x, end_y = np.rint(x + length * step_x).astype(int), np.rint(y + length * step_y).astype(int)
+    # An A-line without neighbours has no plane and no ray: NaN, taken as landing outside.
+    ends = (x + length * step_x, y + length * step_y)
+    end_x, end_y = (np.rint(np.nan_to_num(end, nan=-1)).astype(int) for end in ends)
     seen = (end_x >= 0) & (end_y >= 0) & (end_x < known.shape[0]) & (end_y < known.shape[1])
     landed = np.zeros(len(x), dtype=bool)
     landed[seen] = known[end_x[seen], end_y[seen]]

@@ -150,3 +150,13 @@ def test_smoothing_keeps_planes_at_rims_and_beside_gaps() -> None:
 def test_bad_input(shape: tuple, spacing: tuple, sigma: float) -> None:
     with pytest.raises(ValueError, match="must be"):
         normal_thickness_map(np.zeros(shape, np.uint8), 1, spacing, sigma)
+
+
+def test_scattered_a_lines_give_no_warning(recwarn: pytest.WarningsRecorder) -> None:
+    labels = np.zeros((12, 12, 20), np.uint8)
+    for x, y in ((2, 3), (9, 4), (5, 10)):
+        labels[x, y, 4:9] = 1
+    found = normal_thickness_map(labels, 1, (0.5, 0.5, 0.2))
+    assert found.shape == (12, 12)
+    assert not np.isfinite(found[labels.max(axis=2) == 0]).any()
+    assert not [str(w.message) for w in recwarn]
