@@ -112,7 +112,7 @@ def _march(
         inside = below(middle) < 0
         near, far = np.where(inside, middle, near), np.where(inside, far, middle)
     length = (near + far) / 2
-    # An A-line without neighbours has no plane and no ray: NaN, taken as landing outside.
+    # Where the surface could not be smoothed there is no ray: NaN, taken as landing outside.
     ends = (x + length * step_x, y + length * step_y)
     end_x, end_y = (np.rint(np.nan_to_num(end, nan=-1)).astype(int) for end in ends)
     seen = (end_x >= 0) & (end_y >= 0) & (end_x < known.shape[0]) & (end_y < known.shape[1])
