@@ -93,7 +93,10 @@ def _header(path: Path) -> DicomHeader:
     with path.open("rb") as file:
         tags = [Tag(name) for name in _TAGS]
         data: pydicom.Dataset = read_partial(file, at_pixels, specific_tags=list(tags))
-    sop_class, frames = str(data.get("SOPClassUID", "")), max(_number(data.get("NumberOfFrames", 1)), 1)
+    # Tools that take out who was scanned may empty the class in the data set; the file's own header still tells it.
+    meta = getattr(data, "file_meta", {})
+    sop_class = str(data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    frames = max(_number(data.get("NumberOfFrames", 1)), 1)
     kind, modality = None, "US"
     # Reports, presentation states, segmentations, secondary captures: no pictures of a scan.
     if pixels and _number(data.get("Rows", 0)):

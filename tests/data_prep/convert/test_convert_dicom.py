@@ -119,3 +119,18 @@ def test_frames_taken_whole_are_named(tmp_path: Path, convert: Run) -> None:
     assert code == 0, said
     assert "frames taken whole, text in them included; look at sub-001_scan-1" in said
     assert "sub-001_scan-1" in (out / "deidentification.csv").read_text()
+
+
+def test_a_series_whose_classes_were_emptied_is_still_one(tmp_path: Path, convert: Run) -> None:
+    import pydicom
+
+    ct = np.random.default_rng(0).integers(0, 3000, (4, 16, 20)).astype(np.int16)
+    for path in save_series(tmp_path / "src", ct, (-10, 5, 100), (1, 0, 0, 0, 1, 0), (2.5, 0.7, 0.7)):
+        header = pydicom.dcmread(path)
+        header.SOPClassUID = header.SOPInstanceUID = header.SeriesInstanceUID = header.StudyInstanceUID = ""
+        header.save_as(path)  # not enforcing the format keeps the file's own header
+    code, said, out = convert()
+    assert code == 0, said
+    [item] = read_cohort(out)["unlabeled"]
+    assert nib.load(item["image"]).shape == (20, 16, 4)
+    assert read_cohort(out)["modality"] == {"0": "CT"}
