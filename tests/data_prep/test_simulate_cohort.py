@@ -120,7 +120,7 @@ class TestDeterminismAndResume:
     @pytest.mark.parametrize(("number", "workers"), [(signal.SIGKILL, "1"), (signal.SIGINT, "2")])
     def test_stopped_run_goes_on(self, tmp_path: Path, number: signal.Signals, workers: str) -> None:
         out = tmp_path / "stopped"
-        argv = ["simulate", "--out", str(out), "--subjects", "4", "--scans", "16", "--shape", "48", "48", "96"]
+        argv = ["simulate", "--out", str(out), "--subjects", "4", "--scans", "48", "--shape", "48", "48", "96"]
         command = [sys.executable, "-m", "data_prep", *argv, "--workers", workers]
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         deadline = time.monotonic() + 60
@@ -134,14 +134,14 @@ class TestDeterminismAndResume:
             assert "Traceback" not in message
         there = list(out.glob("images/[!.]*.nii.gz"))
         # With SIGINT, the scans that the two workers have in hand or next in line are finished.
-        assert 1 <= len(there) < 16
+        assert 1 <= len(there) < 48
         assert not (out / "dataset.json").exists()
         for path in there:
             assert np.asarray(nib.load(path).dataobj).shape == (48, 48, 96)
         assert main([*argv, "--workers", "1"]) == 0
-        assert len(read_cohort(out)["training"]) == 8
+        assert len(read_cohort(out)["training"]) == 24
         assert not list(out.glob("*/.*"))  # what the killed process was writing
-        for scan in plan_scans(Settings((2, 1, 1), (8, 4, 4), (48, 48, 96)))[::5]:
+        for scan in plan_scans(Settings((2, 1, 1), (24, 12, 12), (48, 48, 96)))[::15]:
             image, label, _ = simulate_scan(Settings(shape=(48, 48, 96)), scan.subject, scan.number)
             for folder, data in (("images", image), ("labels", label)):
                 stored = nib.load(out / folder / f"{scan.name}.nii.gz")
