@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import hashlib
 import json
@@ -122,7 +123,9 @@ class TestDeterminismAndResume:
         out = tmp_path / "stopped"
         argv = ["simulate", "--out", str(out), "--subjects", "4", "--scans", "48", "--shape", "48", "48", "96"]
         command = [sys.executable, "-m", "data_prep", *argv, "--workers", workers]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        # A shell starts what runs in its background with Ctrl-C ignored, and children inherit that.
+        heed = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, preexec_fn=heed)
         deadline = time.monotonic() + 60
         while not list(out.glob("images/[!.]*.nii.gz")) and time.monotonic() < deadline:
             time.sleep(0.005)
