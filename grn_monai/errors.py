@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from os import PathLike
 from types import TracebackType
 
-__all__ = ["InputError", "find_input_error", "listed", "report_input_errors"]
+__all__ = ["InputError", "count_scans", "find_input_error", "listed", "report_input_errors"]
 
 
 _LISTED = 10
@@ -18,6 +18,11 @@ def listed(names: Sequence[str]) -> str:
     """Names for a message: the first ten, and how many more there are."""
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
+
+
+def count_scans(count: int) -> str:
+    """``"1 scan"``, ``"2 scans"``."""
+    return "1 scan" if count == 1 else f"{count} scans"
 
 
 class InputError(ValueError):

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from grn_monai.errors import InputError
+from grn_monai.errors import InputError, count_scans
 
 __all__ = ["add_parser"]
 
@@ -198,7 +198,7 @@ def _run(args: argparse.Namespace) -> int:
     )  # fmt: skip
     summary = convert_cohort(request)
     kept = f", {summary.kept} kept from before" if summary.kept else ""
-    print(f"{args.out}: {_scans(summary.converted)} converted{kept}; the cohort has")
+    print(f"{args.out}: {count_scans(summary.converted)} converted{kept}; the cohort has")
     print("  " + ", ".join(f"{section} {count}" for section, count in summary.sections.items()))
     if any(summary.sections.values()):
         print(f"  look at {args.out / 'preview.png'}; what was removed stands in {args.out / 'deidentification.csv'}")
@@ -208,11 +208,7 @@ def _run(args: argparse.Namespace) -> int:
         print(f"note: {note}")
     if not summary.failures:
         return 0
-    print(f"{_scans(len(summary.failures))} failed:", file=sys.stderr)
+    print(f"{count_scans(len(summary.failures))} failed:", file=sys.stderr)
     for problem in summary.failures.values():
         print(f"  - {problem}", file=sys.stderr)
     return 1
-
-
-def _scans(count: int) -> str:
-    return "1 scan" if count == 1 else f"{count} scans"

@@ -5,21 +5,21 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from data_prep.convert.isolated import run_isolated
-from data_prep.convert.link import Link, link_entry, sources_changed
+from data_prep.convert.link import Link, link_entry, scan_paths, sources_changed
 from data_prep.convert.names import key_fingerprint, name_scans, read_key
 from data_prep.convert.one import Job, convert_scan
-from data_prep.convert.outputs import CONVERSION_FILE, preview, scan_paths, write_results
+from data_prep.convert.outputs import CONVERSION_FILE, preview, write_results
 from data_prep.convert.plan import Plan, Request, plan_conversion
 from data_prep.convert.source import Source
-from grn_monai.data.cohort import SECTIONS
-from grn_monai.errors import InputError, listed
+from grn_monai.data.faults import SECTIONS, torn_subjects
+from grn_monai.errors import InputError, count_scans, listed
 from grn_monai.files import clear_leftovers, file_stamps, make_folder
 
 __all__ = ["CONVERSION_FILE", "Summary", "convert_cohort"]
@@ -62,7 +62,6 @@ def convert_cohort(request: Request, progress: bool = True) -> Summary:
     Raises:
         InputError: the request as a whole cannot be met; single scans that fail are listed in the summary.
     """
-    request = replace(request, src=_whole_path(request.src))
     plan = plan_conversion(request)
     key = read_key(request.key) if request.key else None
     _check_folder(request.src, request.out)
@@ -103,11 +102,6 @@ def _taken_whole(link: Link) -> list[str]:
     return sorted(scan for scan, entry in done if entry["record"]["facts"].get("picture_from") == "frame")
 
 
-def _whole_path(src: Path) -> Path:
-    """The same path however it is typed; the name of a file stays, also where it is a link to another."""
-    return src.parent.resolve() / src.name if src.is_file() else src.resolve()
-
-
 def _known(link: Link, earlier: list[str | None]) -> dict[str, dict[str, Any]]:
     """The scans whose names are taken: those that are there, and those of these sources."""
     here, met = link.converted(), set(earlier)
@@ -127,15 +121,11 @@ def _remarks(plan: Plan, earlier: list[str | None], link: Link) -> list[str]:
         remarks.append(f"passed over as no scans: {counts}")
     others = _others(link, earlier).values()
     if gone := sum(not all(Path(file).exists() for file in entry["files"]) for entry in others):
-        remarks.append(f"{_scans(gone)} of earlier runs whose files are gone {_are(gone)} kept")
+        remarks.append(f"{count_scans(gone)} of earlier runs whose files are gone {_are(gone)} kept")
     files = {str(source.files[0].resolve()) for source in plan.sources}
     if parts := sum(entry["files"][0] in files for entry in others):
-        remarks.append(f"{_scans(parts)} of earlier runs, of other parts of these files, {_are(parts)} kept")
+        remarks.append(f"{count_scans(parts)} of earlier runs, of other parts of these files, {_are(parts)} kept")
     return remarks
-
-
-def _scans(count: int) -> str:
-    return "1 scan" if count == 1 else f"{count} scans"
 
 
 def _are(count: int) -> str:
@@ -150,10 +140,7 @@ def _check_sections(
     for source, named in zip(plan.sources, names, strict=True):
         if not isinstance(named, InputError):
             told.append((named[0], str(source.section)))
-    sides: dict[str, set[str]] = {}
-    for subject, section in told:
-        sides.setdefault(subject, set()).add("training" if section == "unlabeled" else section)
-    if torn := sorted(subject for subject, found in sides.items() if len(found) > 1):
+    if torn := sorted(torn_subjects(told)):
         found = f"scans of one subject in several sections, with those of earlier runs ({listed(torn)})"
         mend = "Give the section of before, or convert these scans into another OUT."
         raise InputError(request.table or request.src, found, "each subject in one section", mend)
@@ -163,7 +150,7 @@ def _check_folder(src: Path, out: Path) -> None:
     """Raise unless the folder is new, empty, or was begun by a conversion, outside the source."""
     if out.exists() and not out.is_dir():
         raise InputError(out, "a file", "a folder", "Give OUT another name.")
-    if out.resolve().is_relative_to(src):
+    if out.resolve().is_relative_to(src.resolve()):
         raise InputError(out, f"a folder inside {src}", "one outside", "A later run would take it for a source.")
     if not (out / CONVERSION_FILE).is_file() and out.is_dir() and any(e.name[0] != "." for e in out.iterdir()):
         found = f"a folder with other content and no {CONVERSION_FILE}"

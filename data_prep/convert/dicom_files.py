@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data_prep.convert.source import Source
+from grn_monai.data.readers.dicom_frames import fill_class, has_preamble
 
 __all__ = ["DicomHeader", "dicom_headers", "dicom_sources", "is_dicom", "is_still"]
 
@@ -24,6 +25,14 @@ _TAGS = ("SOPClassUID", "SeriesInstanceUID", "PatientID", "PatientName", "Number
          "ImageType")  # fmt: skip
 _STILL = "maybe a still; frames of one sweep are taken where SRC, or `image` in a row of a --table, is their folder"
 _PIXELS = (0x7FE00008, 0x7FE00009, 0x7FE00010)  # floats, doubles, and all others
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether a file can be read and begins as a DICOM file does, whatever its name."""
+    try:
+        return path.is_file() and has_preamble(path)  # a pipe would wait for ever
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -49,17 +58,6 @@ class DicomHeader:
     frames: int = 1
     instance: int = 0
     problem: str | None = None
-
-
-def is_dicom(path: Path) -> bool:
-    """Whether a file has the preamble of a DICOM file, whatever its name."""
-    try:
-        if not path.is_file():  # a pipe would wait for ever
-            return False
-        with path.open("rb") as file:
-            return file.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
 
 
 def _number(value: object) -> int:
@@ -93,9 +91,8 @@ def _header(path: Path) -> DicomHeader:
     with path.open("rb") as file:
         tags = [Tag(name) for name in _TAGS]
         data: pydicom.Dataset = read_partial(file, at_pixels, specific_tags=list(tags))
-    # Tools that take out who was scanned may empty the class in the data set; the file's own header still tells it.
-    meta = getattr(data, "file_meta", {})
-    sop_class = str(data.get("SOPClassUID") or meta.get("MediaStorageSOPClassUID") or "")
+    fill_class(data)
+    sop_class = str(data.SOPClassUID)
     frames = max(_number(data.get("NumberOfFrames", 1)), 1)
     kind, modality = None, "US"
     # Reports, presentation states, segmentations, secondary captures: no pictures of a scan.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from data_prep.convert.dicom_files import is_dicom
 from grn_monai.data.readers import RawVolumeReader, SliceStackReader
+from grn_monai.data.readers.raw import sidecars
 from grn_monai.data.volume import EXTENSIONS, scan_name
 
 __all__ = ["PICTURES", "bare_stem", "is_label", "kind_of", "left_out_as", "place_of", "stem_of", "subject_of", "walk"]
@@ -44,7 +45,7 @@ def stem_of(path: Path) -> str:
 
 def has_sidecar(path: Path) -> bool:
     """Whether the JSON file of a raw volume lies beside it."""
-    return path.with_suffix(".json").is_file() or path.with_name(path.name + ".json").is_file()
+    return any(sidecar.is_file() for sidecar in sidecars(path))
 
 
 def kind_of(path: Path) -> str | None:

@@ -9,13 +9,19 @@ from typing import Any
 
 from data_prep.convert.discover import kind_of
 from data_prep.convert.source import Source
+from grn_monai.data.readers.raw import sidecars
 from grn_monai.dicom.folders import LINK_FORMAT
 from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, replacing
 
-__all__ = ["Link", "default_link", "link_entry", "sources_changed"]
+__all__ = ["Link", "default_link", "link_entry", "scan_paths", "sources_changed"]
 
 Entry = dict[str, Any]
+
+
+def scan_paths(out: Path, scan: str) -> tuple[Path, Path]:
+    """Image and label of a scan in a cohort."""
+    return out / "images" / f"{scan}.nii.gz", out / "labels" / f"{scan}.nii.gz"
 
 
 def default_link(out: Path) -> Path:
@@ -64,7 +70,7 @@ class Link:
         return {
             scan: entry
             for scan, entry in self.scans.items()
-            if entry["record"] is not None and (self.out / "images" / f"{scan}.nii.gz").is_file()
+            if entry["record"] is not None and scan_paths(self.out, scan)[0].is_file()
         }
 
     def check_key(self, fingerprint: str | None) -> None:
@@ -183,8 +189,8 @@ def link_entry(source: Source, subject: str, image: Path, fingerprint: str | Non
 def _stamps(source: Source) -> dict[str, list[list[int]]]:
     """Every file that decides about a scan, with those beside it: voxels of an .mhd, description of raw voxels."""
     raw = [*(source.files if source.kind == "raw" else ()), *(p for p in source.labels if kind_of(p) == "raw")]
-    beside = [p for path in raw for p in (path.with_suffix(".json"), path.with_name(path.name + ".json"))]
-    paths = [*source.files, *source.labels, *(path for path in beside if path.exists())]
+    beside = [sidecar for path in raw for sidecar in sidecars(path) if sidecar.exists()]
+    paths = [*source.files, *source.labels, *beside]
     return {str(path.resolve()): [list(s) for s in file_stamps(path)] if path.exists() else [] for path in paths}
 
 

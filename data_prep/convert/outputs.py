@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from data_prep.convert.link import Link
+from data_prep.convert.link import Link, scan_paths
 from data_prep.convert.plan import Plan, Request
 from data_prep.files import write_json
 from data_prep.preview import write_preview
@@ -16,18 +16,13 @@ from grn_monai.data.cohort import COHORT_FILE, SECTIONS
 from grn_monai.files import write_whole
 from grn_monai.handlers.record import provenance
 
-__all__ = ["CONVERSION_FILE", "REMOVED_FILE", "preview", "scan_paths", "write_results"]
+__all__ = ["CONVERSION_FILE", "REMOVED_FILE", "preview", "write_results"]
 
 CONVERSION_FILE = "conversion.json"
 """What was converted and how, without anything that tells who was scanned."""
 
 REMOVED_FILE = "deidentification.csv"
 """What the scans' files said beside the voxels, and what was cut away."""
-
-
-def scan_paths(out: Path, scan: str) -> tuple[Path, Path]:
-    """Image and label of a scan in a cohort."""
-    return out / "images" / f"{scan}.nii.gz", out / "labels" / f"{scan}.nii.gz"
 
 
 def _items(link: Link) -> Iterator[tuple[str, dict[str, Any]]]:

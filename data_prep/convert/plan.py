@@ -12,6 +12,7 @@ from data_prep.convert.layouts import LAYOUTS, detect_layout
 from data_prep.convert.slice_pairs import picture_rows, slice_pairs
 from data_prep.convert.source import ReadOptions, Source
 from data_prep.convert.table import check_options, read_table, row_source
+from grn_monai.data.faults import torn_subjects
 from grn_monai.errors import InputError, listed
 from grn_monai.labels import LAYER_NAMES
 
@@ -230,13 +231,8 @@ def _notes(request: Request, layout: str, found: Found) -> list[str]:
 
 
 def _check_sections(sources: list[Source], request: Request) -> None:
-    sides: dict[str, set[str]] = {}
-    for source in sources:
-        if source.subject is not None:
-            side = "training" if source.section == "unlabeled" else str(source.section)
-            sides.setdefault(source.subject, set()).add(side)
-    torn = [subject.removeprefix("dicom:") for subject, found in sides.items() if len(found) > 1]
-    if torn:
+    told = ((source.subject, str(source.section)) for source in sources if source.subject is not None)
+    if torn := [subject.removeprefix("dicom:") for subject in torn_subjects(told)]:
         found = f"scans of one subject in several sections ({listed(torn)})"
         mend = "Correct the sections; `python -m data_prep split --sizes` shares subjects out."
         raise InputError(request.table or request.src, found, "each subject in one section", mend)

@@ -7,7 +7,9 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["BAD_INPUT", "EXIT_STATUS", "OK", "SOME_FAILED", "add_depth", "add_parser", "bar", "count_scans", "outcome"]
+from grn_monai.errors import count_scans
+
+__all__ = ["BAD_INPUT", "EXIT_STATUS", "OK", "SOME_FAILED", "add_depth", "add_parser", "bar", "outcome"]
 
 OK, SOME_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -40,11 +42,6 @@ def bar(items: Iterable[Any]) -> Any:
     from tqdm import tqdm
 
     return tqdm(items, unit="scan", disable=None)
-
-
-def count_scans(count: int) -> str:
-    """``"1 scan"``, ``"2 scans"``."""
-    return "1 scan" if count == 1 else f"{count} scans"
 
 
 def outcome(failures: Mapping[str, str]) -> int:

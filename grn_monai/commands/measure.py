@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from grn_monai.commands.common import add_depth, add_parser, bar, count_scans, outcome
-from grn_monai.errors import InputError, listed
+from grn_monai.commands.common import add_depth, add_parser, bar, outcome
+from grn_monai.errors import InputError, count_scans, listed
 
 __all__ = ["add"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from grn_monai.commands.common import add_parser, bar, count_scans, outcome
+from grn_monai.commands.common import add_parser, bar, outcome
+from grn_monai.errors import count_scans
 
 __all__ = ["add"]
 

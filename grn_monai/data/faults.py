@@ -8,7 +8,7 @@ from typing import Any
 
 from grn_monai.data.names import item_names
 
-__all__ = ["SECTIONS", "cohort_faults", "duplicate_faults", "key_faults"]
+__all__ = ["SECTIONS", "cohort_faults", "duplicate_faults", "key_faults", "torn_subjects"]
 
 SECTIONS: tuple[str, ...] = ("training", "validation", "test", "unlabeled")
 """The sections of a cohort file. ``unlabeled`` belongs to the training side."""
@@ -86,13 +86,19 @@ def duplicate_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterato
             seen.setdefault(key, place)
 
 
-def _leak_faults(cohort: dict[str, Any]) -> Iterator[str]:
+def torn_subjects(told: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
+    """Subjects that are in more than one of training, validation and test, with those; ``unlabeled`` is training too.
+
+    Args:
+        told: subject and section of each scan.
+    """
     sides: dict[str, set[str]] = {}
-    for section in SECTIONS:
-        side = "training" if section == "unlabeled" else section
-        for item in cohort[section]:
-            if "subject" in item:
-                sides.setdefault(str(item["subject"]), set()).add(side)
-    for subject, found in sides.items():
-        if len(found) > 1:
-            yield f"subject {subject} is in {' and '.join(side for side in SECTIONS if side in found)}"
+    for subject, section in told:
+        sides.setdefault(subject, set()).add("training" if section == "unlabeled" else section)
+    return {subject: found for subject, found in sides.items() if len(found) > 1}
+
+
+def _leak_faults(cohort: dict[str, Any]) -> Iterator[str]:
+    told = ((str(item["subject"]), s) for s in SECTIONS for item in cohort[s] if "subject" in item)
+    for subject, found in torn_subjects(told).items():
+        yield f"subject {subject} is in {' and '.join(side for side in SECTIONS if side in found)}"

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.data.readers.base import decoding
-from grn_monai.data.readers.dicom_frames import Picture, read_header, read_picture
+from grn_monai.data.readers.dicom_frames import Picture, has_preamble, read_header, read_picture
 from grn_monai.data.readers.enhanced import ENHANCED_CLASS
 from grn_monai.data.readers.ultrasound import ULTRASOUND_CLASSES, sorted_frames
 from grn_monai.dicom.lattice import Affine, Labels, labels_in_probe_order, labels_on_frames, labels_on_planes
@@ -79,12 +79,8 @@ def _inside(path: Path) -> list[Path]:
     """The DICOM files of a folder, or the file itself."""
     if not path.is_dir():
         return [path]
-    found = []
-    for file in sorted(path.iterdir()):
-        if file.is_file() and file.name.upper() != "DICOMDIR":
-            with file.open("rb") as stream:
-                if stream.read(132)[128:] == b"DICM":
-                    found.append(file)
+    files = (file for file in sorted(path.iterdir()) if file.is_file() and file.name.upper() != "DICOMDIR")
+    found = [file for file in files if has_preamble(file)]
     if not found:
         raise InputError(path, "no DICOM files", "the files of the scan", _ONE_EXPORT)
     return found

@@ -21,10 +21,10 @@ from grn_monai.measure.layers import (
     slice_counts,
 )
 from grn_monai.measure.quality import quality_flags, view_numbers
+from grn_monai.metrics.overlap import PLANE_AXES
 
 __all__ = ["LabelSet", "ScanMeasurement", "measure_scan"]
 
-SCAN_PLANES = {"sagittal": 0, "transverse": 1}
 _ANATOMICAL = {"L": "sagittal", "R": "sagittal", "A": "coronal", "P": "coronal", "S": "axial", "I": "axial"}
 
 
@@ -96,7 +96,7 @@ class ScanMeasurement:
 
 def _planes(label_set: LabelSet, affine: npt.ArrayLike, shape: tuple[int, ...]) -> dict[str, int]:
     """Plane names to the axis that their slices fix: planes whose slices are more than one voxel wide and high."""
-    planes = SCAN_PLANES
+    planes = PLANE_AXES
     if not label_set.layered:
         import nibabel as nib
 

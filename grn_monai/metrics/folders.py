@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from grn_monai.errors import InputError
+from grn_monai.labels import NUM_CLASSES
 from grn_monai.metrics.evaluation import LayerEvaluation
 from grn_monai.metrics.overlap import PLANE_AXES
 
@@ -68,21 +69,15 @@ def _score_item(
     slices: bool,
     orient: Callable[[Any], Any],
 ) -> None:
-    import numpy as np
-
     from grn_monai.data.names import item_names
-    from grn_monai.data.volume import check_same_geometry, read_volume
+    from grn_monai.data.pairs import open_scan
 
-    truth = read_volume(item["label"], kind="label")
-    labels = read_volume(path, kind="label")
-    check_same_geometry(truth, labels, item["label"], path)
-    truth, labels = orient(truth), orient(labels)
-    spacing = [float(step) for step in truth.pixdim]
-    predictions: dict[str, Any] = {kind: np.asarray(labels[0])}
+    truth = open_scan(item["label"], orient, labels=NUM_CLASSES)
+    predictions: dict[str, Any] = {kind: truth.labels(path)}
     if slices:
         predictions["slice"] = dict.fromkeys(PLANE_AXES, predictions[kind])
     subject, scan = item_names(item)
-    evaluation.add(subject, scan, np.asarray(truth[0]), predictions, spacing)
+    evaluation.add(subject, scan, truth.values, predictions, truth.spacing_mm)
 
 
 def evaluate_folders(

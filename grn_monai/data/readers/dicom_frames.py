@@ -12,7 +12,7 @@ import numpy.typing as npt
 from grn_monai.data.readers.base import check_claimed_size, decoding
 from grn_monai.errors import InputError
 
-__all__ = ["COLOUR_STEP", "Picture", "grey_frames", "read_header", "read_picture"]
+__all__ = ["COLOUR_STEP", "Picture", "fill_class", "grey_frames", "has_preamble", "read_header", "read_picture"]
 
 COLOUR_STEP = 32
 """A pixel counts as coloured where its red, green and blue differ by more than this, of 255."""
@@ -43,6 +43,22 @@ class Picture(NamedTuple):
     syntax: str
 
 
+def has_preamble(path: Path) -> bool:
+    """Whether a file begins as a DICOM file does (PS3.10, 7.1), whatever its name."""
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def fill_class(dataset: Any) -> None:
+    """Put the class and the UID of an object back where the file meta information still has them.
+
+    Anonymisers blank these in the data set and leave them there.
+    """
+    for name in ("SOPClassUID", "SOPInstanceUID"):
+        if not dataset.get(name):
+            setattr(dataset, name, dataset.file_meta.get(f"MediaStorage{name}", ""))
+
+
 def read_header(path: Path) -> Any:
     """The data set of a DICOM file without its pixels.
 
@@ -57,10 +73,7 @@ def read_header(path: Path) -> Any:
         except pydicom.errors.InvalidDicomError as error:
             found = "a file that is not DICOM (no preamble and 'DICM')"
             raise InputError(path, found, "a DICOM Part 10 file", "Export the scan as DICOM again.") from error
-        # Anonymisers blank these in the data set and leave them in the file meta information.
-        for name in ("SOPClassUID", "SOPInstanceUID"):
-            if not dataset.get(name):
-                setattr(dataset, name, dataset.file_meta.get(f"MediaStorage{name}", ""))
+        fill_class(dataset)
         if not dataset.SOPClassUID:
             raise InputError(path, "no SOP Class UID", "a DICOM image", "Export the scan as DICOM again.")
         return dataset

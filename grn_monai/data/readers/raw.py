@@ -13,7 +13,7 @@ import numpy as np
 from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_spacing, fill_spacing, probe_affine
 from grn_monai.errors import InputError
 
-__all__ = ["SCALES", "RawVolumeReader"]
+__all__ = ["SCALES", "RawVolumeReader", "sidecars"]
 
 SCALES: tuple[str, ...] = ("db", "linear", "rf", "iq", "grey")
 """What the values are: decibels, envelope, radio-frequency signal, complex baseband, grey levels of a picture."""
@@ -80,8 +80,13 @@ class RawVolumeReader(CheckedReader):
         return SourceVolume(voxels, probe_affine(voxels.shape, spacing), path, oriented=False, facts=facts)
 
 
+def sidecars(path: Path) -> tuple[Path, Path]:
+    """Where the JSON file of raw numbers may lie: ``scan.json`` or ``scan.raw.json``."""
+    return path.with_suffix(".json"), path.with_name(path.name + ".json")
+
+
 def _find_sidecar(path: Path) -> Path:
-    choices = [path.with_suffix(".json"), path.with_name(path.name + ".json")]
+    choices = sidecars(path)
     present = [choice for choice in choices if choice.is_file()]
     if len(present) == 1:
         return present[0]

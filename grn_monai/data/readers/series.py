@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.data.readers.base import CheckedReader, SourceVolume, check_claimed_size, decoding
+from grn_monai.data.readers.dicom_frames import has_preamble
 from grn_monai.errors import InputError, listed
 
 __all__ = ["DicomSeriesReader"]
@@ -132,7 +133,7 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], int]:
         if len(inside) > _MAX_FILES:
             raise InputError(path, f"{len(inside)} files", f"up to {_MAX_FILES}", "Give each series its own folder.")
         for file in inside:
-            if _is_dicom(file) and file.name.upper() != "DICOMDIR":
+            if has_preamble(file) and file.name.upper() != "DICOMDIR":
                 files.append(file)
             elif path.is_dir() and not file.name.lower().endswith((".dcm", ".ima")):
                 others += 1
@@ -142,11 +143,6 @@ def _files(paths: Sequence[Path]) -> tuple[list[Path], int]:
     if not files:
         raise InputError(paths[0], "no DICOM file", "the files of a series", "Name the folder that holds them.")
     return files, others
-
-
-def _is_dicom(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
 
 
 def _header(path: Path) -> _Slice:
