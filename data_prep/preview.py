@@ -44,7 +44,9 @@ def write_preview(
     present = {int(v) for scan in planes for plane in scan for v in np.unique(plane.classes)} - {0}
     colours = {v: LAYER_COLOURS[(v - 1) % len(LAYER_COLOURS) + 1] for v in sorted(present)}
     overlays = (False, True) if present else (False,)
-    rows = [(plane, overlay) for plane in (0, 1) for overlay in overlays]
+    # Of single slices, the other plane would be a strip of one voxel.
+    wide = [plane for plane in (0, 1) if any(min(scan[plane].grey.shape) > 1 for scan in planes)]
+    rows = [(plane, overlay) for plane in wide for overlay in overlays]
     # A row is as high as its highest slice. Fixed margins in inches: a layout engine would draw everything twice.
     ratios = [max(0.4, *(scan[plane].size[1] / scan[plane].size[0] for scan in planes)) for plane, _ in rows]
     width, height = 0.8 + 2.0 * max(len(shown), 2), 1.05 + 2.05 * sum(ratios)

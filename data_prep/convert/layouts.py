@@ -100,7 +100,7 @@ def _totalsegmentator(folder: Path) -> Iterator[Source]:
     sections = {}
     meta = folder / "meta.csv"
     if meta.is_file():
-        text = meta.read_text(encoding="utf-8-sig")
+        text = meta.read_text(encoding="utf-8-sig", errors="replace")
         rows = csv.DictReader(text.splitlines(), delimiter=max(";,", key=text.split("\n", 1)[0].count))
         sections = {row.get("image_id", ""): _SECTIONS.get(row.get("split") or "") for row in rows}
     for image in sorted([*folder.glob("s*/ct.nii.gz"), *folder.glob("s*/mri.nii.gz")]):

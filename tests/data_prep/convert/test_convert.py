@@ -278,3 +278,21 @@ def test_folders_that_are_not_to_be_written_are_refused(tmp_path: Path, convert:
         assert code == 2, said
         assert found in said
     assert [p.name for p in (tmp_path / "full").iterdir()] == ["thesis.txt"]
+
+
+def test_single_pictures_of_luminous_are_volumes_of_one_slice(tmp_path: Path, convert: Run) -> None:
+    pictures = {f"{i}_Bmode.tif": np.random.default_rng(i).integers(0, 255, (60, 80), dtype=np.uint8) for i in (1, 12)}
+    for folder in ("B-mode", "Masks"):
+        (tmp_path / "src" / folder).mkdir(parents=True)
+    for name, grey in pictures.items():
+        Image.fromarray(grey).save(tmp_path / "src" / "B-mode" / name)
+        mask = np.where(grey > 100, 255, 0).astype(np.uint8)
+        Image.fromarray(mask).save(tmp_path / "src" / "Masks" / name.replace("Bmode", "Mask"))
+    code, said, out = convert("--spacing", 0.2, 1, 0.2)
+    assert code == 0, said
+    for item in read_cohort(out)["training"]:
+        grey = pictures[f"{item['scan'].removeprefix('image-')}_Bmode.tif"]
+        np.testing.assert_array_equal(np.asarray(nib.load(item["image"]).dataobj)[:, 0].T, grey)
+        np.testing.assert_array_equal(np.asarray(nib.load(item["label"]).dataobj)[:, 0].T, grey > 100)
+    with Image.open(out / "preview.png") as sheet:  # the plane of the pictures alone, not strips of one voxel
+        assert sheet.height < 2 * sheet.width
