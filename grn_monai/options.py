@@ -7,7 +7,7 @@ from typing import Any
 
 from grn_monai.errors import InputError
 
-__all__ = ["check_choice", "flag"]
+__all__ = ["check_choice", "flag", "same"]
 
 
 def flag(value: Any) -> bool:
@@ -37,3 +37,9 @@ def check_choice(name: str, value: Any, choices: Sequence[Any]) -> None:
     """
     if value not in choices:
         raise InputError(name, repr(value), " or ".join(repr(c) for c in choices), "Correct the option.")
+
+
+def same(value: Any) -> Any:
+    """The value itself: lets a config name an object and still list it as a component (``_target_``), as
+    `monai.bundle` expects of handlers."""
+    return value

@@ -1,4 +1,4 @@
-"""The overlay multi_gpu.yaml of every bundle, with two gloo processes on the CPU."""
+"""The overlay multi_gpu_train.yaml of every bundle, with two gloo processes on the CPU."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_two_processes_train_and_only_the_first_writes(bundle: str, update: str,
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2",
          "-m", "monai.bundle", "run", "training", "--config_file",
-         f"['configs/train.yaml','configs/multi_gpu.yaml','{watch}']",
+         f"['configs/train.yaml','configs/multi_gpu_train.yaml','{watch}']",
          "--dataset_dir", str(cohort), "--output_dir", str(tmp_path / "run"),
          *(text for k, v in options.items() for text in (f"--{k}", str(v)))],
         cwd=ROOT / "bundles" / bundle,

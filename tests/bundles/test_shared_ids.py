@@ -11,7 +11,7 @@ import yaml
 from tests.bundles.conftest import BUNDLES, ROOT
 
 CONFIGS = (
-    "train", "evaluate", "inference", "multi_gpu", "no_sge", "freeze_segmentor", "no_seg_feedback",
+    "train", "evaluate", "inference", "multi_gpu_train", "no_sge", "freeze_segmentor", "no_seg_feedback",
     "negated_seg_feedback",
 )  # fmt: skip
 # Defaults that the papers fix for a method, and what follows from its networks.
@@ -24,7 +24,7 @@ STREAMS = {"train#dataset#_target_", "train#dataloader"}
 # The baseline has one network and one optimizer, and knows neither S(G(x)) nor its best model.
 SUPERVISED = {
     "network_def", "optimizer#params", "ckpt_path", "eval_dir", "imports", "train#trainer#network", "handlers",
-    "train#handlers#7#metric", "postprocessing", "validate#postprocessing", "inferer", "validate#inferer",
+    "early_stop#metric", "postprocessing", "validate#postprocessing", "inferer", "validate#inferer",
     "validate#handlers", "validate#evaluator#_target_",
 }  # fmt: skip
 
