@@ -1,0 +1,161 @@
+"""A copy of a bundle with trained weights in it, and the options of their training as its defaults."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from monai.bundle import ConfigParser
+
+from grn_monai.errors import InputError
+from grn_monai.handlers.checkpoint import load_checkpoint, load_model
+from grn_monai.options import flag
+from grn_monai.zoo._yaml import read_yaml, set_values
+
+__all__ = ["CONFIGS", "prepare_bundle"]
+
+CONFIGS = ("train.yaml", "inference.yaml")
+"""The configs whose defaults follow the training; the others are overlays of them."""
+_PARTS = ("configs", "docs", "LICENSE")
+_RUN_ONLY = frozenset(
+    {"imports", "bundle_root", "dataset_dir", "split", "output_dir", "ckpt_dir", "ckpt_path", "cache_dir", "device",
+     "fraction", "seed", "epochs", "resume", "num_workers", "compile", "amp", "amp_kwargs", "initialize", "finalize",
+     "training", "run"}
+)  # fmt: skip
+"""Ids that say where, on what and for how long a run was, not what its model is."""
+
+
+def prepare_bundle(
+    bundle: Path, target: Path, model: Path | None = None, options: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Copy a bundle, put trained weights into it and make the options of their training its defaults.
+
+    A model that was trained on slices of 128 × 128 has to be used on such: the ids of ``train.yaml`` and
+    ``inference.yaml`` that shape network and data are set as the training had them, as told by the ``run.json`` of
+    the run, or else by the checkpoint itself. Comments stay.
+
+    Args:
+        bundle: folder of a bundle (``configs``, ``docs``, ``LICENSE``); its own ``models`` are left behind.
+        target: the folder to make; it appears whole or not at all.
+        model: ``RUN/models/model.pt``; ``model_raw.pt`` beside it comes along. None: no weights.
+        options: further top-level ids to set, in whichever of the two configs has them; they come before the run's.
+
+    Returns:
+        ``bundle`` (its name), ``target``, ``weights`` (names of files), ``options_from`` (the file that told the
+        options of the training, or None) and ``set`` (by config: id and new value, where it differs from before).
+
+    Raises:
+        InputError: ``target`` exists, ``bundle`` is no bundle, an option is in neither config, or the weights are
+            missing, damaged or those of another network or bundle.
+    """
+    bundle, target = Path(bundle), Path(target)
+    for name in (*(f"configs/{c}" for c in CONFIGS), "configs/metadata.json"):
+        if not (bundle / name).is_file():
+            raise InputError(bundle, f"no {name}", "the folder of a bundle", "Give such as bundles/us_layers_grn_plus.")
+    if target.exists() or target.is_symlink():
+        raise InputError(target, "something there already", "a new folder", "Remove it, or choose another name.")
+    weights = _weights(Path(model)) if model is not None else []
+    source, trained = _trained_options(bundle, weights[0]) if weights else (None, {})
+    temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for part in _PARTS:
+            if (bundle / part).is_dir():
+                shutil.copytree(bundle / part, temporary / part, ignore=shutil.ignore_patterns(".*", "__pycache__"))
+            elif (bundle / part).is_file():
+                shutil.copy(bundle / part, temporary / part)
+        (temporary / "models").mkdir()
+        for file in weights:
+            shutil.copy(file, temporary / "models" / file.name)
+        changed = _set_options(temporary / "configs", bundle, trained, options or {})
+        for file in weights:
+            _check_weights(temporary, file)
+        os.rename(temporary, target)
+    except OSError as error:
+        mend = "Free space on the disk, or choose another folder."
+        raise InputError(target, f"that writing fails ({error})", "a writable folder with free space", mend) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return {
+        "bundle": bundle.resolve().name,
+        "target": str(target),
+        "weights": [file.name for file in weights],
+        "options_from": None if source is None else str(source),
+        "set": changed,
+    }
+
+
+def _weights(model: Path) -> list[Path]:
+    """The checkpoint, as ``model.pt`` whatever it is, and the one of S alone that was saved beside it."""
+    if model.name != "model.pt":
+        raise InputError(model, f"the name {model.name}", "RUN/models/model.pt of a training", "Give that file.")
+    raw = model.with_name("model_raw.pt")
+    return [model, *([raw] if raw.is_file() else [])]
+
+
+def _trained_options(bundle: Path, model: Path) -> tuple[Path, dict[str, Any]]:
+    """What told how a model was trained, and the top-level ids it tells."""
+    checkpoint = load_checkpoint(model)
+    record = model.resolve().parent.parent / "run.json"
+    if not record.is_file():
+        try:
+            return model, {k: yaml.safe_load(v) for k, v in dict(checkpoint.get("options", {})).items()}
+        except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
+            raise InputError(model, "unreadable options", "a checkpoint of a training", "Train again.") from error
+    try:
+        config = dict(json.loads(record.read_text(encoding="utf-8"))["config"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        mend = "Restore it, or remove it: then the checkpoint itself tells what it was trained with."
+        raise InputError(record, f"no record of a training ({type(error).__name__})", "its config", mend) from error
+    mine = json.loads((bundle / "configs" / "metadata.json").read_text(encoding="utf-8")).get("name")
+    theirs = (config.get("_meta_") or {}).get("name")
+    if theirs is not None and theirs != mine:
+        mend = "Give the bundle that the model was trained with."
+        raise InputError(record, f"a training of the bundle {theirs!r}", repr(mine), mend)
+    _check_networks(record, config, read_yaml(bundle / "configs" / "train.yaml"))
+    return record, {k: v for k, v in config.items() if k not in _RUN_ONLY}
+
+
+def _check_networks(record: Path, config: Mapping[str, Any], bundle: Mapping[str, Any]) -> None:
+    """Refuse a run whose networks were defined in another way: weights of the same shapes would fit in silence."""
+    for name in bundle:
+        if name.endswith("_def") and name in config and config[name] != bundle[name]:
+            mend = "Put the run's definition into the configs of a copy of the bundle, and give that copy."
+            raise InputError(record, f"{name} {json.dumps(config[name])}", "that of the bundle's train.yaml", mend)
+
+
+def _set_options(
+    configs: Path, bundle: Path, trained: Mapping[str, Any], options: Mapping[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """Set what differs in both configs; returns what was set in each."""
+    changed: dict[str, dict[str, Any]] = {}
+    unknown = set(options)
+    for name in CONFIGS:
+        before = read_yaml(configs / name)
+        unknown -= set(before)
+        # The run's ids over several lines are parts (loss, optimizer, train, …), not options.
+        wanted = {k: v for k, v in trained.items() if not isinstance(v, dict) and k in before} | {
+            k: v for k, v in options.items() if k in before
+        }
+        # A switch reaches a run from its command line as a text.
+        wanted = {k: flag(v) if isinstance(before[k], bool) else v for k, v in wanted.items()}
+        changed[name] = {k: v for k, v in wanted.items() if v != before[k]}
+        set_values(configs / name, changed[name])
+    if unknown:
+        raise InputError(bundle, f"no id {sorted(unknown)[0]!r} in {' or '.join(CONFIGS)}", "ids there", "Correct it.")
+    return changed
+
+
+def _check_weights(folder: Path, file: Path) -> None:
+    """Fill the network of the copy's inference; a weight that does not fit is refused."""
+    parser = ConfigParser()
+    parser.read_config(str(folder / "configs" / "inference.yaml"))
+    network = parser.get_parsed_content("network_def")
+    size = {"slice_size": parser.get_parsed_content("slice_size")} if "slice_size" in parser.get() else {}
+    load_model(file, network, options=size)
