@@ -39,6 +39,8 @@ class TwoPlaneInferer(Inferer):
             of every slice. It costs one more pass of S, none of G, and one uint8 volume;
             `grn_monai.measure.agreement.agreement` turns the counts into disagreement and Dice.
         progress: show a progress bar.
+        sge: predict S(G(x)) if true, S(x) if false, whatever the network's own attribute ``sge`` says; the network is
+            not changed, so that calls with either can share it. None: as the network is.
 
     Raises:
         InputError: an unknown plane or fusion, no plane, or a batch size below 1.
@@ -55,6 +57,7 @@ class TwoPlaneInferer(Inferer):
         return_enhanced: bool = False,
         progress: bool = False,
         return_agreement: bool = False,
+        sge: bool | None = None,
     ) -> None:
         super().__init__()
         self.planes = (planes,) if isinstance(planes, str) else tuple(planes)
@@ -67,7 +70,7 @@ class TwoPlaneInferer(Inferer):
         self.size = None if size is None else tuple(size)
         self.batch_size, self.fusion, self.amp = batch_size, fusion, amp
         self.return_planes, self.return_enhanced, self.progress = return_planes, return_enhanced, progress
-        self.return_agreement = return_agreement
+        self.return_agreement, self.sge = return_agreement, sge
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -89,7 +92,8 @@ class TwoPlaneInferer(Inferer):
             MetaTensor gives MetaTensors with its meta and history.
 
         Raises:
-            InputError: the input is not five-dimensional, the network returns no tensor, or it cannot enhance.
+            InputError: the input is not five-dimensional, the network returns no tensor, or it cannot enhance, or
+                segment without, as asked.
         """
         if inputs.ndim != 5:
             mend = "Add the missing batch or channel axis."
@@ -128,33 +132,43 @@ class TwoPlaneInferer(Inferer):
         more = self.return_planes or self.return_enhanced or self.return_agreement
         return results if more else results["pred"]
 
+    def _enhances(self, network: Any) -> bool:
+        """Whether the prediction is S(G(x))."""
+        return bool(getattr(network, "sge", hasattr(network, "enhance")) if self.sge is None else self.sge)
+
     def _has_both(self, network: Any) -> bool:
         """Whether to compare S(x) with S(G(x))."""
-        return self.return_agreement and bool(getattr(network, "sge", False)) and hasattr(network, "segment")
+        return self.return_agreement and self._enhances(network) and hasattr(network, "segment")
 
     def _run(
-        self, network: Callable[..., Any], slices: torch.Tensor, *args: Any, **kwargs: Any
+        self, network: Any, slices: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Logits and, if asked for, the enhanced slices; the generator runs once where the network allows it."""
-        enhanced = None
-        if not self.return_enhanced:
-            logits = network(slices, *args, **kwargs)
-        elif not hasattr(network, "enhance"):
-            mend = "Use EnhancedSegmentor, or set return_enhanced to False."
-            raise InputError("return_enhanced", type(network).__name__, "a network with a method enhance", mend)
-        elif not getattr(network, "sge", True):  # it segments the raw image, so there is no pass to share
-            enhanced, logits = network.enhance(slices), network(slices, *args, **kwargs)
-        elif hasattr(network, "enhance_and_segment"):
-            enhanced, logits = network.enhance_and_segment(slices)
-        elif hasattr(network, "segmentor"):
-            enhanced = network.enhance(slices)
-            logits = network.segmentor(enhanced, *args, **kwargs)
+        enhanced, sge = None, self._enhances(network)
+        if (sge or self.return_enhanced) and not hasattr(network, "enhance"):
+            option = "return_enhanced" if self.return_enhanced else "sge"
+            mend = f"Use EnhancedSegmentor, or set {option} to False."
+            raise InputError(option, type(network).__name__, "a network with a method enhance", mend)
+        if sge and (self.return_enhanced or not getattr(network, "sge", True)):
+            if hasattr(network, "enhance_and_segment"):
+                enhanced, logits = network.enhance_and_segment(slices)
+            elif hasattr(network, "segmentor"):
+                enhanced = network.enhance(slices)
+                logits = network.segmentor(enhanced, *args, **kwargs)
+            else:
+                enhanced, logits = network.enhance(slices), network(slices, *args, **kwargs)
         else:
-            enhanced, logits = network.enhance(slices), network(slices, *args, **kwargs)
+            if self.return_enhanced:  # beside S(x): there is no pass to share
+                enhanced = network.enhance(slices)
+            own = sge or not getattr(network, "sge", hasattr(network, "enhance"))
+            if not own and not hasattr(network, "segment"):
+                mend = "Use EnhancedSegmentor, or leave sge to the network."
+                raise InputError("sge", type(network).__name__, "a network with a method segment", mend)
+            logits = network(slices, *args, **kwargs) if own else network.segment(slices)
         if not isinstance(logits, torch.Tensor):
             mend = "Wrap the network so that it returns its final logits only."
             raise InputError("TwoPlaneInferer", f"a network that returns {type(logits).__name__}", "a tensor", mend)
-        return logits, enhanced
+        return logits, enhanced if self.return_enhanced else None
 
     def _collect(
         self,
