@@ -7,7 +7,7 @@ from .depth import DepthLast, DepthLastd, depth_order
 from .echo import ScaleEcho, ScaleEchod, echo_range, scale_echo
 from .load import LoadScan, LoadScand
 from .ordered import OrderedLayers, OrderedLayersd, decode_ordered
-from .quality import ArgmaxLabelsd, SaveQualityd, ScanQualityd, argmax_labels
+from .quality import ArgmaxLabelsd, SaveQualityd, ScanQualityd, SplitOutputsd, argmax_labels
 from .slices import (
     PLANES,
     SlicesToVolume,
@@ -37,6 +37,7 @@ __all__ = [
     "ScaleEcho",
     "ScaleEchod",
     "ScanQualityd",
+    "SplitOutputsd",
     "SlicesToVolume",
     "SlicesToVolumed",
     "VolumeToSlices",

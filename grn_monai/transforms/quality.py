@@ -19,7 +19,7 @@ from grn_monai.files import write_whole
 from grn_monai.measure.agreement import QUALITY_FORMAT, agreement, layer_order
 from grn_monai.transforms.slices import PLANES, planes_within
 
-__all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd", "argmax_labels"]
+__all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd", "SplitOutputsd", "argmax_labels"]
 
 
 def argmax_labels(probabilities: torch.Tensor) -> torch.Tensor:
@@ -33,6 +33,34 @@ def argmax_labels(probabilities: torch.Tensor) -> torch.Tensor:
         labels.masked_fill_(other > best, label)
         torch.maximum(best, other, out=best)
     return labels
+
+
+class SplitOutputsd(MapTransform):
+    """Gives each part of a dictionary that stands under one key a key of its own.
+
+    An inferer that returns more than a prediction returns a dictionary. MONAI's evaluators spread it over the item;
+    MONAI Label puts it, as a whole, where the prediction belongs.
+
+    Args:
+        keys: one key of what the inferer returned; a tensor is left as it is.
+        allow_missing_keys: pass over an item without the key.
+    """
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Spreads the dictionary; its entry of the same name, such as ``"pred"``, takes its place.
+
+        Raises:
+            InputError: the dictionary has no such entry.
+        """
+        d = dict(data)
+        for key in self.key_iterator(d):
+            if isinstance(d[key], Mapping):
+                outputs = d.pop(key)
+                if key not in outputs:
+                    mend = "Name the key after the inferer's main output."
+                    raise InputError("SplitOutputsd", f"outputs {sorted(outputs)}", f"one called {key!r}", mend)
+                d.update(outputs)
+        return d
 
 
 class ArgmaxLabelsd(MapTransform):

@@ -1,0 +1,216 @@
+"""The MONAI Label app of this project: every bundle in its ``model`` folder that has weights."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fastapi import HTTPException
+from monailabel.config import settings
+from monailabel.interfaces.app import MONAILabelApp
+from monailabel.interfaces.tasks.batch_infer import BatchInferTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
+
+from grn_monai import __version__
+from grn_monai.errors import InputError, count_scans, find_input_error, report_input_errors
+from grn_monai.monailabel.infer import LayersInferTask
+from grn_monai.monailabel.scores import ScoreStore, weights_stamp
+from grn_monai.monailabel.scoring import DisagreementScoring, RankedStrategy, scan_values
+from grn_monai.monailabel.train import LayersTrainTask, read_subjects
+
+__all__ = ["LayersApp", "ListedBatchInfer"]
+
+logger = logging.getLogger(__name__)
+
+NO_WEIGHTS = "no models/model.pt: train the bundle and lay out the app again, or copy a checkpoint there"
+
+
+class ListedBatchInfer(BatchInferTask):
+    """MONAI Label's batch inference, which goes on past a scan that cannot be segmented and lists it at the end."""
+
+    def __call__(self, request: Any, datastore: Any, infer: Callable[..., Any]) -> dict[str, Any]:
+        """Segments the scans of a request.
+
+        Raises:
+            InputError: some scans failed; all others are saved.
+        """
+        failed: dict[str, str] = {}
+
+        def guarded(one: dict[str, Any], store: Any) -> dict[str, Any]:
+            try:
+                result: dict[str, Any] = infer(one, store)
+            except HTTPException as error:
+                failed[one["_image_id"]] = str(error.detail)
+                return {}
+            return result
+
+        result: dict[str, Any] = super().__call__(request, datastore, guarded)
+        if failed:
+            listed = "; ".join(f"{image}: {message}" for image, message in sorted(failed.items()))
+            found = f"{count_scans(len(failed))} of {len(result)} that failed: {listed}"
+            raise InputError("batch inference", found, "readable scans", "Mend or remove these; the others are saved.")
+        return result
+
+
+class LayersApp(MONAILabelApp):
+    """Serves, trains and ranks with the bundles of this project.
+
+    Configuration (``--conf KEY VALUE``): ``models``, bundles to serve, separated by commas (default: all);
+    ``scoring_model``, the one whose disagreement ranks scans (default: the first with a generator, else the first).
+
+    Args:
+        app_dir: folder of the app, as `grn_monai.monailabel.layout` makes it.
+        studies: folder of the scans, or the URL of a DICOMweb server.
+        conf: see above.
+    """
+
+    def __init__(self, app_dir: str, studies: str, conf: dict[str, str]) -> None:
+        report_input_errors()  # background tasks end on one line, which is the last of the task's details
+        wanted = [name.strip() for name in (conf.get("models") or "").split(",") if name.strip()]
+        folders = {p.name: p for p in sorted((Path(app_dir) / "model").iterdir()) if (p / "configs").is_dir()}
+        for name in wanted:
+            if name not in folders:
+                raise InputError("models", name, f"some of {', '.join(folders) or 'none'}", "Correct the option.")
+        chosen = {name: path for name, path in folders.items() if not wanted or name in wanted}
+        self.bundles = {name: str(p) for name, p in chosen.items() if (p / "models" / "model.pt").is_file()}
+        self.not_served = {name: NO_WEIGHTS for name in chosen if name not in self.bundles}
+        for name, reason in self.not_served.items():
+            logger.warning("%s is not served: %s", name, reason)
+        if not self.bundles:
+            found = "no bundle with weights" if not chosen else f"no weights in {', '.join(chosen)}"
+            raise InputError(app_dir, found, "model/NAME/models/model.pt", "Train a bundle and lay out the app again.")
+        self.tasks = {name: LayersInferTask(path, conf) for name, path in self.bundles.items()}
+        enhancing = [name for name, task in self.tasks.items() if task.can_enhance]
+        self.scoring_model = conf.get("scoring_model") or [*enhancing, *self.tasks][0]
+        if self.scoring_model not in self.tasks:
+            mend = "Correct the option."
+            raise InputError("scoring_model", self.scoring_model, f"one of {', '.join(self.tasks)}", mend)
+        self.scores = ScoreStore(Path(app_dir) / "scores" / self.scoring_model)
+        served = ", ".join(self.bundles)
+        left_out = "".join(f" Not served: {name} ({reason})." for name, reason in self.not_served.items())
+        super().__init__(
+            app_dir=app_dir,
+            studies=studies,
+            conf=conf,
+            name="grn-monai",
+            description=f"Tissue layers of the back: {served}. Research use only.{left_out}",
+            version=__version__,
+        )
+
+    def init_infers(self) -> dict[str, Any]:
+        """One task for each bundle with weights."""
+        return dict(self.tasks)
+
+    def init_trainers(self) -> dict[str, Any]:
+        """One task for each bundle with weights."""
+        subjects = read_subjects(self.app_dir)
+        return {name: LayersTrainTask(path, self.conf, subjects) for name, path in self.bundles.items()}
+
+    def init_scoring_methods(self) -> dict[str, Any]:
+        """``disagreement``."""
+        return {"disagreement": DisagreementScoring(self.tasks[self.scoring_model], self.scores)}
+
+    def init_strategies(self) -> dict[str, Any]:
+        """``disagreement`` first, which clients offer first; ``entropy``, and MONAI Label's ``random`` and ``first``."""
+
+        def stamp() -> str:
+            return weights_stamp(self.tasks[self.scoring_model].weights_file())
+
+        by = "Highest disagreement of S(x) and S(G(x)), and of the two planes"
+        return {
+            "disagreement": RankedStrategy("disagreement", self.scores, stamp, by),
+            "entropy": RankedStrategy("entropy", self.scores, stamp, "Highest mean predictive entropy"),
+            "random": Random(),
+            "first": First(),
+        }
+
+    def init_batch_infer(self) -> Any:
+        """Batch inference that lists bad scans at the end."""
+        return ListedBatchInfer()
+
+    def _init_dicomweb_datastore(self) -> Any:
+        from grn_monai.monailabel.dicomweb import make_datastore  # only where a DICOM server is asked for
+
+        return make_datastore(self.studies, settings)
+
+    def infer(self, request: Any, datastore: Any = None) -> Any:
+        """Segments one scan; see MONAI Label's ``MONAILabelApp.infer``.
+
+        The scan's scores are kept as well: the request computed them anyway.
+
+        Raises:
+            HTTPException: 404 for an unknown scan, 422 for input that the user can mend; the detail says what to do.
+                Anything else would reach a client as "Internal Server Error".
+        """
+        image = request.get("image")
+        try:
+            if isinstance(image, str) and not Path(image).exists():
+                store = datastore or self.datastore()
+                if image not in store.list_images():
+                    mend = "Choose one of the server's images, or send the file."
+                    error = InputError("image", repr(image), "an image of the datastore", mend)
+                    raise HTTPException(404, str(error))
+            result = super().infer(request, datastore)
+        except HTTPException:
+            raise
+        except Exception as error:
+            cause = find_input_error(error)
+            if cause is None:
+                raise
+            logger.warning("%s", cause)
+            raise HTTPException(422, str(cause)) from error
+        self._keep_score(request, result)
+        return result
+
+    def _keep_score(self, request: Any, result: Any) -> None:
+        """Keeps the disagreement of a scan of the datastore that was segmented with the default options."""
+        quality = (result.get("params") or {}).get("quality")
+        task = self.tasks[self.scoring_model]
+        image = request.get("image")
+        if quality is None or request.get("model") != self.scoring_model or not isinstance(image, str):
+            return
+        if image not in self.datastore().list_images():
+            return
+        stamp = weights_stamp(task.weights_file())
+        if task.weights_file(request) != task.weights_file() or (task.can_enhance and not quality["sge"]):
+            return
+        if self.scores.get(image, stamp) is None:
+            self.scores.save(image, stamp, scan_values({"quality": quality}))
+
+    def train(self, request: Any) -> Any:
+        """Trains one bundle; see MONAI Label's ``MONAILabelApp.train``.
+
+        Raises:
+            HTTPException: 422, in the server itself (``run_sync``).
+            InputError: in a background task, whose details end on its message.
+        """
+        return self._told(super().train, request)
+
+    def batch_infer(self, request: Any, datastore: Any = None) -> Any:
+        """Segments many scans; bad ones are listed at the end, see `ListedBatchInfer`. Raises as `train`."""
+        # On a machine without GPU, MONAI Label's default (all GPUs) has no device to use.
+        return self._told(super().batch_infer, {"multi_gpu": False, **request}, datastore)
+
+    def _told(self, call: Callable[..., Any], *args: Any) -> Any:
+        try:
+            return call(*args)
+        except InputError as error:
+            if self._server_mode:
+                raise HTTPException(422, str(error)) from error
+            raise
+
+    def async_scoring(self, method: Any, params: Any = None) -> Any:
+        """Starts a scoring process, unless every unlabelled scan has its score already."""
+        method = method or "disagreement"
+        known = self._scoring_methods.get(method)
+        if isinstance(known, DisagreementScoring) and not known.missing(self.datastore()):
+            return {}
+        return super().async_scoring(method, params)
+
+    def info(self) -> Any:
+        """What clients show; MONAI Label's info and the bundles that are not served, with the reason."""
+        return {**copy.copy(super().info()), "not_served": self.not_served}

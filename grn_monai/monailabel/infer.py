@@ -1,0 +1,144 @@
+"""Inference of one bundle in MONAI Label: strict about weights, with SGE and its quality numbers by request."""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import SaveImaged
+from monailabel.tasks.infer.bundle import BundleInferTask
+
+from grn_monai.active import mean_entropy
+from grn_monai.errors import InputError
+from grn_monai.handlers import load_model
+from grn_monai.measure.agreement import agreement
+from grn_monai.monailabel.scores import weights_stamp
+from grn_monai.options import flag
+from grn_monai.transforms import SaveQualityd
+
+__all__ = ["LayersInferTask"]
+
+AUTO = "auto"
+"""Choice of ``model_filename`` that leaves the weights to the bundle: best at S(G(x)), or at S(x) without SGE."""
+
+
+class LayersInferTask(BundleInferTask):
+    """MONAI Label's bundle inference, with what trust in its answers needs.
+
+    * Weights have to fit to the last one, and the slice size has to be that of the training; MONAI Label's own task
+      fills what fits and answers from random weights for the rest.
+    * Networks are kept by file and by its time of change, so that a retrained model answers as soon as it is there,
+      and several files of one bundle can be asked in turn without loading them each time.
+    * ``sge: false`` in a request predicts S(x), by default with the weights that were best at it.
+    * ``params.result.quality`` holds the quality numbers of the scan (see `grn_monai.transforms.ScanQualityd`).
+    * One request at a time: options of a request go through the bundle's one configuration.
+
+    Args:
+        path: folder of the bundle.
+        conf: the app's configuration (``--conf``).
+        kwargs: passed to MONAI Label's task.
+    """
+
+    def __init__(self, path: str, conf: dict[str, str], **kwargs: Any) -> None:
+        super().__init__(path, conf, post_filter=[SaveImaged, SaveQualityd], load_strict=True, **kwargs)
+        self._lock = threading.RLock()
+        self._loaded: dict[tuple[str, str], tuple[str, torch.nn.Module]] = {}
+        if self.valid:
+            files = sorted((Path(path) / "models").glob("*.pt"))
+            self._config["model_filename"] = [AUTO, *(file.name for file in files)]
+
+    @property
+    def can_enhance(self) -> bool:
+        """Whether the bundle has a generator, so that S(x) can be compared with S(G(x))."""
+        return hasattr(self.network, "enhance")
+
+    def __call__(self, request: Any, callbacks: Any = None) -> tuple[Any, dict[str, Any]]:
+        """Segments one scan; see MONAI Label's ``BasicInferTask``."""
+        with self._lock:
+            result: tuple[Any, dict[str, Any]] = super().__call__(request, callbacks)
+        return result
+
+    def weights_file(self, data: Mapping[str, Any] | None = None) -> Path:
+        """The checkpoint that answers a request.
+
+        Raises:
+            InputError: the request names a file that is not there, or none of the bundle's own.
+        """
+        models = Path(self.path[0]).parent
+        name = (data or {}).get("model_filename", AUTO)
+        name = name if isinstance(name, str) else AUTO
+        if name == AUTO:
+            raw = models / "model_raw.pt"
+            return raw if self.can_enhance and not self._wants_sge(data) and raw.is_file() else Path(self.path[0])
+        if Path(name).name != name or not (models / name).is_file():
+            known = ", ".join(sorted(file.name for file in models.glob("*.pt")))
+            raise InputError("model_filename", repr(name), f"{AUTO} or one of {known}", "Choose one of them.")
+        return models / name
+
+    def _wants_sge(self, data: Mapping[str, Any] | None) -> bool:
+        return flag((data or {}).get("sge", True))
+
+    def _get_network(self, device: str, data: Any) -> torch.nn.Module:
+        """The network with the weights of the request, loaded when they are new."""
+        file = self.weights_file(data)
+        stamp = weights_stamp(file)  # before loading: weights that change meanwhile are loaded again next time
+        known, network = self._loaded.get((device, str(file)), ("", None))
+        if network is None or known != stamp:
+            options = {"slice_size": self.bundle_config.get("slice_size")}
+            fresh = copy.deepcopy(self.network).to(torch.device(device))
+            network = load_model(file, fresh, map_location=torch.device(device), options=options).eval()
+            self._loaded[device, str(file)] = (stamp, network)
+        return network
+
+    def clear(self) -> None:
+        """Forget loaded networks."""
+        self._loaded.clear()
+
+    clear_cache = clear
+
+    def run_post_transforms(self, data: dict[str, Any], transforms: Any) -> Any:
+        """Runs the bundle's postprocessing, and hands the quality numbers on to the client."""
+        data = super().run_post_transforms(data, transforms)
+        if data.get("quality") is not None:
+            data[self.output_json_key] = {**(data.get(self.output_json_key) or {}), "quality": data["quality"]}
+        return data
+
+    def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[Any, Any]:
+        """Writes the labels as uint8; MONAI Label would write float32."""
+        result: tuple[Any, Any] = super().writer(data, extension, dtype or np.uint8)
+        return result
+
+    def score(self, image: str, device: str = "cpu") -> dict[str, Any]:
+        """How unsure the bundle is of one scan, with the weights of its default and with SGE.
+
+        Preprocessing and one inference, as for a segmentation; nothing is decoded or written.
+
+        Args:
+            image: file of the scan.
+            device: torch device.
+
+        Returns:
+            ``quality``: the two disagreements as `grn_monai.transforms.ScanQualityd` names them; ``entropy``: see
+            `grn_monai.active.mean_entropy`.
+
+        Raises:
+            InputError: the scan cannot be read.
+        """
+        with self._lock:
+            data = {**copy.deepcopy(self._config), "image": image, "image_path": image, "device": device}
+            data = self.run_pre_transforms(data, self.pre_transforms(data))
+            data = self.run_inferer(data, device=device)
+        outputs = data[self.output_label_key]
+        outputs = outputs if isinstance(outputs, Mapping) else {"pred": outputs}
+        quality = {
+            f"{name}_disagreement": agreement(torch.as_tensor(outputs[f"{name}_counts"]).cpu().numpy())
+            if f"{name}_counts" in outputs
+            else None
+            for name in ("plane", "sge")
+        }
+        return {"quality": quality, "entropy": mean_entropy(outputs["pred"])}

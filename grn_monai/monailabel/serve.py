@@ -1,0 +1,89 @@
+"""Starts MONAI Label on an app that was laid out."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+from grn_monai.errors import InputError
+
+__all__ = ["check_port", "serve"]
+
+EXTENSIONS = ("*.nii.gz", "*.nii", "*.mha", "*.nrrd")
+
+MEND_INSTALL = "Run `make label`, or install the packages of requirements-label.txt into an environment of their own."
+
+
+def check_port(host: str, port: int) -> None:
+    """Sees that a server can listen there.
+
+    Raises:
+        InputError: it cannot, such as when another server does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            found = f"an address that cannot be listened on ({error.strerror})"
+            raise InputError(f"{host}:{port}", found, "a free port", "Give another --port.") from error
+
+
+def serve(app: Path, studies: str, host: str, port: int, conf: dict[str, str], modality: str | None = None) -> None:
+    """Runs MONAI Label's server until it is stopped; then stops what it has running in the background.
+
+    Args:
+        app: folder of the app.
+        studies: folder of scans, or URL of a DICOMweb server.
+        host: address to listen on; MONAI Label has no login unless it is set up, so loopback is the safe choice.
+        port: port.
+        conf: the app's configuration.
+        modality: DICOM modality of the series to offer, of a DICOMweb server.
+
+    Raises:
+        InputError: MONAI Label is not installed, or the port is taken.
+    """
+    # Read by MONAI Label when it is imported. No network beyond the studies is ever needed.
+    os.environ.setdefault("MONAI_LABEL_DATASTORE_FILE_EXT", json.dumps(EXTENSIONS))
+    os.environ.setdefault("MONAI_LABEL_TRACKING_ENABLED", "false")
+    os.environ.setdefault("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(app.resolve() / "dicom"))
+    if modality is not None:
+        os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = json.dumps({"Modality": modality})
+    check_port(host, port)
+    try:
+        from monailabel.main import Main
+        from monailabel.utils.async_tasks.task import AsyncTask
+    except ImportError as error:
+        found = f"no MONAI Label ({error})"
+        raise InputError(sys.executable, found, "an environment with monailabel", MEND_INSTALL) from error
+    main = Main()
+    args = ["start_server", "--app", str(app), "--studies", studies, "--host", host, "--port", str(port)]
+    for key, value in conf.items():
+        args += ["--conf", key, value]
+    threading.Thread(target=_announce, args=(host, port), daemon=True).start()
+    try:
+        main.action_start_server(main.args_parser().parse_args(args))
+    finally:
+        # MONAI Label would wait for them to end by themselves.
+        for method in ("train", "scoring", "batch_infer"):
+            while AsyncTask.stop(method) is not None:
+                pass
+
+
+def _announce(host: str, port: int) -> None:
+    """Prints the address once the server answers."""
+    url = f"http://{host}:{port}"
+    while True:
+        try:
+            with urllib.request.urlopen(f"{url}/info/", timeout=60) as answer:
+                models = ", ".join(json.load(answer)["models"])
+            break
+        except OSError:
+            time.sleep(0.5)
+    print(f"\nMONAI Label serves {models}\n  3D Slicer: module MONAI Label, server {url}\n  stop: Ctrl-C\n", flush=True)
