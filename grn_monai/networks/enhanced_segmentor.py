@@ -13,7 +13,8 @@ class EnhancedSegmentor(nn.Module):
     """A segmentor that looks through a generator: ``S(G(x))``.
 
     One module holds both parts, so that a checkpoint, an export, MONAI Label and the evaluators see one
-    network. With ``sge=False`` the same module (and the same checkpoint) predicts ``S(x)``.
+    network. With ``sge=False`` the same module (and the same checkpoint) predicts ``S(x)``. It can be scripted (with
+    all its methods) and exported, with any B, H and W left open.
 
     Args:
         generator: G, image to enhanced image of the same shape, in [-1, 1].
@@ -41,19 +42,23 @@ class EnhancedSegmentor(nn.Module):
             padded = self.generator(padded)
         return self._crop(self.segmentor(padded), x)
 
+    @torch.jit.export
     def enhance(self, x: torch.Tensor) -> torch.Tensor:
         """G(x): the enhanced image ``(B, C, H, W)`` in [-1, 1] of images of the same shape."""
         return self._crop(self.generator(self._pad(x)), x)
 
+    @torch.jit.export
     def segment(self, x: torch.Tensor) -> torch.Tensor:
         """S(x) without enhancement: logits ``(B, classes, H, W)``; any H and W."""
         return self._crop(self.segmentor(self._pad(x)), x)
 
+    @torch.jit.export
     def enhance_and_segment(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """``(G(x), S(G(x)))`` with one pass through each network, also where H and W are padded."""
         enhanced = self.generator(self._pad(x))
         return self._crop(enhanced, x), self._crop(self.segmentor(enhanced), x)
 
+    @torch.jit.export
     def both(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Logits of ``S(x)`` and of ``S(G(x))``; S sees the raw and the enhanced images as one batch."""
         padded = self._pad(x)
@@ -61,9 +66,16 @@ class EnhancedSegmentor(nn.Module):
         return self._crop(raw, x), self._crop(sge, x)
 
     def _pad(self, x: torch.Tensor) -> torch.Tensor:
-        bottom, right = (-s % self.size_divisor for s in x.shape[-2:])
+        # Rounded up rather than `-size % divisor`: of a symbolic size, an export then sees a multiple of the divisor.
+        divisor = self.size_divisor
+        bottom = (x.shape[-2] + divisor - 1) // divisor * divisor - x.shape[-2]
+        right = (x.shape[-1] + divisor - 1) // divisor * divisor - x.shape[-1]
+        if torch.jit.is_scripting():
+            needed = bottom > 0 or right > 0
+        else:  # a traced or exported graph has no branch: what needs no padding is padded by 0
+            needed = torch.compiler.is_exporting() or torch.jit.is_tracing() or bottom > 0 or right > 0
         # Edge values rather than zeros: in [-1, 1] a zero is mid grey and would put a false boundary at the rim.
-        return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x
+        return F.pad(x, (0, right, 0, bottom), mode="replicate") if needed else x
 
     @staticmethod
     def _crop(y: torch.Tensor, like: torch.Tensor) -> torch.Tensor:

@@ -115,6 +115,20 @@ class ResNetGenerator(nn.Module):
         Returns:
             ``(B, out_channels, H, W)`` in [-1, 1].
         """
+        if not torch.jit.is_scripting():  # TorchScript knows no exceptions of ours
+            self._refuse_odd(x)
+        x = self.stem(x)
+        skips = []
+        for residual, down in zip(self.residuals, self.downs):  # noqa: B905 (TorchScript knows no strict)
+            x = residual(x)
+            skips.append(x)
+            x = down(x)
+        x = self.bottom(x)
+        for up in self.ups:
+            x = torch.cat((up(x), skips.pop()), dim=1)
+        return torch.tanh(self.head(x))
+
+    def _refuse_odd(self, x: torch.Tensor) -> None:
         if x.shape[-1] % self.stride or x.shape[-2] % self.stride:
             height, width = (-(-s // self.stride) * self.stride for s in x.shape[-2:])
             raise InputError(
@@ -123,13 +137,3 @@ class ResNetGenerator(nn.Module):
                 f"H and W that are multiples of {self.stride}",
                 f"Train with a slice_size of {(height, width)}, or use EnhancedSegmentor, which pads and crops.",
             )
-        x = self.stem(x)
-        skips = []
-        for residual, down in zip(self.residuals, self.downs, strict=True):
-            x = residual(x)
-            skips.append(x)
-            x = down(x)
-        x = self.bottom(x)
-        for up in self.ups:
-            x = torch.cat((up(x), skips.pop()), dim=1)
-        return torch.tanh(self.head(x))
