@@ -3,7 +3,7 @@
     python -m benchmarks.readme                    # from benchmarks/results/*.json
     python -m benchmarks.readme --demo runs/demo   # take over the demo's report first
 
-A table stands between `<!-- NAME -->` and `<!-- /NAME -->`.
+A table stands between `<!-- NAME -->` and `<!-- /NAME -->`. The bundles' pages and metadata are those of _bundles.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from benchmarks import _bundles
 from grn_monai.files import write_whole
 from grn_monai.labels import LAYER_NAMES, LAYERS
 
@@ -265,6 +266,7 @@ def main() -> None:
             content = f"<!-- {name} -->\n{table(json.loads(file.read_text()))}\n<!-- /{name} -->"
             before, _, rest = PAGES[name].read_text().partition(f"<!-- {name} -->")
             write_whole(PAGES[name], before + content + rest.partition(f"<!-- /{name} -->")[2])
+    _bundles.write(RESULTS)
 
 
 if __name__ == "__main__":

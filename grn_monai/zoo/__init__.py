@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from .metadata import load_schema, read_metadata
+from .pack import pack_bundle
 from .prepare import prepare_bundle
 
-__all__ = ["prepare_bundle"]
+__all__ = ["load_schema", "pack_bundle", "prepare_bundle", "read_metadata"]
