@@ -59,3 +59,77 @@ def _spearman(left: Mapping[str, Mapping[str, Any]], score: str) -> float | None
         warnings.simplefilter("ignore", ConstantInputWarning)
         value = float(spearmanr([a for a, _ in pairs], [b for _, b in pairs]).statistic)
     return None if np.isnan(value) else value
+
+
+def active_table(result: Mapping[str, Any]) -> str:
+    """Dice after each size by strategy, the paired differences to random, and what the scores tell."""
+    sizes = [str(size) for size in result["settings"]["sizes"]]
+    return "\n\n".join((_dice(result, sizes), _differences(result, sizes), _correlations(result, sizes)))
+
+
+def _dice(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
+    rows = [["strategy", *(f"{n} {'scan' if n == '1' else 'scans'}" for n in sizes)], ["---"] + ["---:"] * len(sizes)]
+    for kind in ("decoded", "slice"):
+        for strategy, by_size in result["summary"].items():
+            cells = [_spread(by_size[n][kind]) if n in by_size else "" for n in sizes]
+            rows.append([f"{TITLES[strategy]}, {'slices' if kind == 'slice' else kind}", *cells])
+    settings, cohort = result["settings"], result["cohort"]
+    kind = "simulated " if result["simulated"] else ""
+    note = (
+        f"Mean Dice of the six layers in percent on {cohort['test']} {kind}test scans with S(G(x)), after annotating "
+        f"that many of {cohort['training']} {kind}scans: mean ± standard deviation over {_count(result)} seeds. Each "
+        f"training starts anew: GRN+ with a generator of width {settings['base_channels']}, about "
+        f"{settings['iterations']} iterations of {settings['batch']} slices of {settings['size']} × "
+        f"{settings['size']}, the better of {settings['validations']} checkpoints by {cohort['validation']} validation "
+        "scans. The first scan, drawn by the seed, is the same for all strategies."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
+def _differences(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
+    later = sizes[1:]
+    rows = [["minus random", *(f"{n} scans" for n in later)], ["---"] + ["---:"] * len(later)]
+    for kind in ("decoded", "slice"):
+        for strategy, by_size in result["summary"].items():
+            if strategy == "random":
+                continue
+            cells = []
+            for n in later:
+                change = by_size.get(n, {}).get("minus_random")
+                cells.append(_spread(change[kind], "+", each=True) if change else "")
+            rows.append([f"{TITLES[strategy]}, {'slices' if kind == 'slice' else kind}", *cells])
+    note = (
+        "Difference in percentage points to random of the same seed: mean ± standard deviation, in brackets that of "
+        "each seed."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
+def _correlations(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
+    found = result["correlations"]
+    models = {n: max((values["n"] for values in found[n].values()), default=0) for n in sizes if n in found}
+    rows = [["score", *(f"{n} {'scan' if n == '1' else 'scans'} ({k} models)" for n, k in models.items())]]
+    rows.append(["---"] + ["---:"] * len(models))
+    for score in SCORES:
+        cells = [_spread(found[n][score], "+", 1, 2) if score in found[n] else "" for n in models]
+        rows.append([TITLES[score], *cells])
+    note = (
+        "Spearman correlation of each score with the true Dice (decoded) over the scans not annotated yet, by the "
+        "number of scans that the model was trained on: mean ± standard deviation over models. −1 is a score that "
+        "finds the worst scans without fail, 0 one that knows nothing."
+    )
+    return _markdown(rows) + "\n\n" + note
+
+
+def _count(result: Mapping[str, Any]) -> int:
+    return max(entry["decoded"]["n"] for by_size in result["summary"].values() for entry in by_size.values())
+
+
+def _spread(values: Mapping[str, Any], sign: str = "", factor: float = 100, digits: int = 1, each: bool = False) -> str:
+    deviation = "" if values["sd"] is None else f" ± {factor * values['sd']:.{digits}f}"
+    single = ", ".join(f"{factor * value:{sign}.{digits}f}" for value in values["values"])
+    return f"{factor * values['mean']:{sign}.{digits}f}{deviation}" + (f" ({single})" if each else "")
+
+
+def _markdown(rows: Sequence[Sequence[str]]) -> str:
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
