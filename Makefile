@@ -15,7 +15,7 @@ setup: $(STAMP) ## create .venv with the pinned packages (fast when nothing chan
 
 $(STAMP): setup.cfg pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[scans,test,dev]"
+	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[scans,export,test,dev]"
 	@touch $@
 
 # One thread per worker: two workers with two threads each would wait for each other on two cores.
