@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .backends import BACKENDS, check_backend
 from .two_plane import TwoPlaneInferer
 
-__all__ = ["TwoPlaneInferer"]
+__all__ = ["BACKENDS", "TwoPlaneInferer", "check_backend"]

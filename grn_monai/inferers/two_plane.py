@@ -11,6 +11,7 @@ from monai.inferers import Inferer
 from tqdm import tqdm
 
 from grn_monai.errors import InputError
+from grn_monai.inferers.backends import check_backend, prepared
 from grn_monai.transforms.quality import argmax_labels
 from grn_monai.transforms.slices import PLANES, plane_axis, planes_within, slices_to_volume, volume_to_slices
 
@@ -41,9 +42,13 @@ class TwoPlaneInferer(Inferer):
         progress: show a progress bar.
         sge: predict S(G(x)) if true, S(x) if false, whatever the network's own attribute ``sge`` says; the network is
             not changed, so that calls with either can share it. None: as the network is.
+        backend: what computes: ``"torch"``, ``"compiled"`` (``torch.compile``; the first scan waits for it), or on
+            the CPU ``"onnxruntime"`` or ``"openvino"``. The others than torch use a copy of the network in eval mode,
+            follow its weights, and stay within 1e-4 of its probabilities in float32 (`grn_monai.inferers.backends`).
 
     Raises:
-        InputError: an unknown plane or fusion, no plane, or a batch size below 1.
+        InputError: an unknown plane, fusion or backend, no plane, a batch size below 1, or a backend that is not
+            installed or has no ``amp``.
     """
 
     def __init__(
@@ -58,6 +63,7 @@ class TwoPlaneInferer(Inferer):
         progress: bool = False,
         return_agreement: bool = False,
         sge: bool | None = None,
+        backend: str = "torch",
     ) -> None:
         super().__init__()
         self.planes = (planes,) if isinstance(planes, str) else tuple(planes)
@@ -70,7 +76,8 @@ class TwoPlaneInferer(Inferer):
         self.size = None if size is None else tuple(size)
         self.batch_size, self.fusion, self.amp = batch_size, fusion, amp
         self.return_planes, self.return_enhanced, self.progress = return_planes, return_enhanced, progress
-        self.return_agreement, self.sge = return_agreement, sge
+        check_backend(backend, amp=amp)
+        self.return_agreement, self.sge, self.backend = return_agreement, sge, backend
 
     def __call__(
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
@@ -93,13 +100,14 @@ class TwoPlaneInferer(Inferer):
 
         Raises:
             InputError: the input is not five-dimensional, the network returns no tensor, or it cannot enhance, or
-                segment without, as asked.
+                segment without, as asked; or the backend cannot run it on this device.
         """
         if inputs.ndim != 5:
             mend = "Add the missing batch or channel axis."
             raise InputError("TwoPlaneInferer", f"data of shape {tuple(inputs.shape)}", "(B, C, X, Y, Z)", mend)
         results: dict[str, torch.Tensor] = {}
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # plain tensors are faster
+        network = prepared(network, self.backend, volumes.device, self.amp)
         planes = planes_within(self.planes, volumes.shape[2:])  # of a single slice, its own plane only
         counts = {plane: volumes.shape[2 + plane_axis(plane)] for plane in planes}
         batches = sum(-(-count // self.batch_size) for count in counts.values()) * len(volumes)

@@ -1,0 +1,215 @@
+"""Where a network runs: as it is, or as graphs of its parts, made in memory from its weights when they are first used.
+
+A graph takes any number of slices of any size that its network takes. Nothing is written to disk (the compiler of
+torch keeps its own cache), so that processes do not meet, and no graph outlives the weights it was made of.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.util
+import io
+import os
+import shutil
+import sys
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from grn_monai.errors import InputError
+from grn_monai.networks import EnhancedSegmentor
+from grn_monai.options import check_choice
+
+__all__ = ["BACKENDS", "check_backend", "onnx_graph", "prepared"]
+
+BACKENDS = ("torch", "compiled", "onnxruntime", "openvino")
+_GRAPHS = ("onnxruntime", "openvino")
+
+Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+def check_backend(backend: str, device: torch.device | str = "cpu", amp: bool = False) -> None:
+    """Refuse a backend that cannot run here.
+
+    Args:
+        backend: one of ``BACKENDS``.
+        device: where the slices are; graphs of ONNX Runtime and OpenVINO run on the CPU only.
+        amp: bfloat16, which ONNX Runtime does not offer on the CPU.
+
+    Raises:
+        InputError: an unknown backend, a package that is not installed, or what the backend does not offer.
+    """
+    check_choice("backend", backend, BACKENDS)
+    kind = torch.device(device).type
+    if backend in _GRAPHS and importlib.util.find_spec(backend) is None:
+        mend = 'Install it with: python -m pip install "grn-monai[export]", or leave the backend at torch.'
+        raise InputError("backend", f"no package {backend}", "it to be installed", mend)
+    if backend in _GRAPHS and kind != "cpu":
+        mend = "Set the device to cpu, or the backend to torch or compiled."
+        raise InputError("backend", f"{backend} on the device {kind}", "the device cpu", mend)
+    if backend == "onnxruntime" and amp:
+        mend = "Leave amp at false, or set the backend to torch, compiled or openvino."
+        raise InputError("amp", "bfloat16 with the backend onnxruntime", "float32", mend)
+    compilers = (os.environ.get("CXX", "g++"), "clang++")
+    if backend == "compiled" and kind == "cpu" and os.name == "posix" and not any(map(shutil.which, compilers)):
+        mend = "Install g++ or clang++, or set another backend."
+        raise InputError("backend", "compiled, but no C++ compiler", "one on the PATH", mend)
+
+
+def prepared(network: Any, backend: str, device: torch.device | str = "cpu", amp: bool = False) -> Any:
+    """The network on another backend, with its methods where it is an ``EnhancedSegmentor``.
+
+    What was prepared is kept as long as the network, and made anew when its weights or the number of torch's threads
+    have changed; a digest of all weights is taken at every call (about 20 ms for 5 million). Safe to call from several
+    threads, as is what it returns.
+
+    Args:
+        network: maps slices ``(N, C, H, W)`` to logits ``(N, K, H, W)``; used as in eval mode.
+        backend: one of ``BACKENDS``; ``"torch"`` gives the network back as it is.
+        device: where the slices are.
+        amp: OpenVINO computes in bfloat16 (where the processor has it); otherwise all backends keep float32, and
+            ``"compiled"`` obeys autocast.
+
+    Raises:
+        InputError: as `check_backend`; the network is no ``torch.nn.Module``, or a TorchScript file.
+    """
+    if backend == "torch":
+        return network
+    check_backend(backend, device, amp)
+    if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
+        mend = "Load a checkpoint (model.pt), or leave the backend at torch."
+        raise InputError("backend", f"{backend} for a {type(network).__name__}", "a network of Python modules", mend)
+    key, state = (backend, amp, str(device), torch.get_num_threads()), _digest(network)
+    with _CACHE_LOCK:
+        kept = _CACHE.setdefault(network, {})
+        if key not in kept or kept[key][0] != state:
+            modules = [network.generator, network.segmentor] if isinstance(network, EnhancedSegmentor) else [network]
+            kept[key] = state, [_Part(module, backend, amp) for module in modules]
+        parts = kept[key][1]
+    if not isinstance(network, EnhancedSegmentor):
+        return parts[0]
+    return EnhancedSegmentor(parts[0], parts[1], network.sge, network.size_divisor).eval()
+
+
+_CACHE: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[bytes, list[Any]]]] = WeakKeyDictionary()
+_CACHE_LOCK = threading.Lock()
+_MAKE_LOCK = threading.Lock()  # the exporter of torch has global state
+
+
+class _Part(nn.Module):
+    """A module that is made to run on a backend when it is first called."""
+
+    def __init__(self, module: nn.Module, backend: str, amp: bool) -> None:
+        super().__init__()
+        with torch.inference_mode(False), torch.no_grad():
+            # A copy: what was prepared must neither keep the network alive nor change with it.
+            self._source: list[nn.Module] = [copy.deepcopy(module).eval()]  # in a list: not a submodule
+        self._make = {"compiled": _compiled, "onnxruntime": _onnxruntime, "openvino": _openvino}[backend]
+        self._amp = amp
+        self._run: Run | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """What the module maps ``x``, ``(N, C, H, W)``, to."""
+        if self._run is None:
+            with _MAKE_LOCK:
+                if self._run is None:
+                    self._run = self._make(self._source[0], x, self._amp)
+                    self._source.clear()
+        return self._run(x)
+
+
+def onnx_graph(module: nn.Module, x: torch.Tensor) -> bytes:
+    """The module in eval mode as an ONNX graph ``image`` to ``pred``, with N, H and W left open.
+
+    Args:
+        module: maps ``(N, C, H, W)`` to ``(N, K, H, W)``; it must not branch on values.
+        x: an example.
+    """
+    open_axes = {0: "batch", 2: "height", 3: "width"}
+    graph = io.BytesIO()
+    # Inference mode and autocast of the caller must not get into the graph.
+    with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        example = x.detach()[:2].clone().contiguous()
+        with warnings.catch_warnings():
+            # The exporter through TorchScript takes a tenth of the time of the newer one, which is what makes a
+            # graph pay for one scan; that it is called deprecated is known.
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                module.eval(), (example,), graph, dynamo=False,  # type: ignore[arg-type]  # it takes a file object too
+                input_names=["image"], output_names=["pred"], dynamic_axes={"image": open_axes, "pred": open_axes},
+            )  # fmt: skip
+    return graph.getvalue()
+
+
+def _compiled(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
+    compiled, size = torch.compile(module), len(x)
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        # A last batch that is smaller is filled up: to compile for its size takes far longer than the slices.
+        missing = size - len(x)
+        return compiled(torch.cat((x, x[-1:].expand(missing, -1, -1, -1))))[: len(x)] if missing > 0 else compiled(x)
+
+    run(x)  # compiles
+    return run
+
+
+def _onnxruntime(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()  # some builds have them
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(onnx_graph(module, x), options, providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"image": x.contiguous().numpy()})[0])
+
+
+def _openvino(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
+    core = _import_openvino().Core()
+    options = {
+        # Left to itself it takes bfloat16 where the processor has it.
+        "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    compiled = core.compile_model(core.read_model(onnx_graph(module, x)), "CPU", options)
+    local = threading.local()  # a request serves one thread at a time
+
+    def run(x: torch.Tensor) -> torch.Tensor:
+        if not hasattr(local, "request"):
+            local.request = compiled.create_infer_request()
+        return torch.from_numpy(local.request.infer({0: x.contiguous().numpy()})[0])
+
+    return run
+
+
+def _import_openvino() -> Any:
+    """The package openvino without its telemetry, which would tell a server of every import."""
+    if "openvino" not in sys.modules:
+        name = "openvino_telemetry"
+        before = sys.modules.get(name)
+        sys.modules[name] = None  # type: ignore[assignment]  # importing it fails, and openvino does without
+        try:
+            import openvino  # noqa: F401
+        finally:
+            del sys.modules[name]
+            if before is not None:
+                sys.modules[name] = before
+    return sys.modules["openvino"]
+
+
+def _digest(network: nn.Module) -> bytes:
+    """A hash of all weights and buffers."""
+    total = hashlib.sha256()
+    for tensors in (network.named_parameters(), network.named_buffers()):
+        for name, tensor in tensors:
+            total.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+            total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.digest()
