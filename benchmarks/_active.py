@@ -68,17 +68,18 @@ def active_table(result: Mapping[str, Any]) -> str:
 
 
 def _dice(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
-    rows = [["strategy", *(f"{n} {'scan' if n == '1' else 'scans'}" for n in sizes)], ["---"] + ["---:"] * len(sizes)]
+    rows = [["strategy", *(_counted(n, "scan") for n in sizes)], ["---"] + ["---:"] * len(sizes)]
+    seeds = _count(result)
     for kind in ("decoded", "slice"):
         for strategy, by_size in result["summary"].items():
-            cells = [_spread(by_size[n][kind]) if n in by_size else "" for n in sizes]
+            cells = [_spread(by_size[n][kind]) + _fewer(by_size[n][kind], seeds) if n in by_size else "" for n in sizes]
             rows.append([f"{TITLES[strategy]}, {'slices' if kind == 'slice' else kind}", *cells])
     settings, cohort = result["settings"], result["cohort"]
     kind = "simulated " if result["simulated"] else ""
     note = (
         f"Mean Dice of the six layers in percent on {cohort['test']} {kind}test scans with S(G(x)), after annotating "
-        f"that many of {cohort['training']} {kind}scans: mean ± standard deviation over {_count(result)} seeds. Each "
-        f"training starts anew: GRN+ with a generator of width {settings['base_channels']}, about "
+        f"that many of {cohort['training']} {kind}scans: mean ± standard deviation over {_counted(seeds, 'seed')}. "
+        f"Each training starts anew: GRN+ with a generator of width {settings['base_channels']}, about "
         f"{settings['iterations']} iterations of {settings['batch']} slices of {settings['size']} × "
         f"{settings['size']}, the better of {settings['validations']} checkpoints by {cohort['validation']} validation "
         "scans. The first scan, drawn by the seed, is the same for all strategies."
@@ -108,7 +109,7 @@ def _differences(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
 def _correlations(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
     found = result["correlations"]
     models = {n: max((values["n"] for values in found[n].values()), default=0) for n in sizes if n in found}
-    rows = [["score", *(f"{n} {'scan' if n == '1' else 'scans'} ({k} models)" for n, k in models.items())]]
+    rows = [["score", *(f"{_counted(n, 'scan')} ({_counted(k, 'model')})" for n, k in models.items())]]
     rows.append(["---"] + ["---:"] * len(models))
     for score in SCORES:
         cells = [_spread(found[n][score], "+", 1, 2) if score in found[n] else "" for n in models]
@@ -123,6 +124,15 @@ def _correlations(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
 
 def _count(result: Mapping[str, Any]) -> int:
     return max(entry["decoded"]["n"] for by_size in result["summary"].values() for entry in by_size.values())
+
+
+def _counted(count: str | int, noun: str) -> str:
+    return f"{count} {noun}" + "s" * (str(count) != "1")
+
+
+def _fewer(values: Mapping[str, Any], seeds: int) -> str:
+    """Where a run is not finished yet."""
+    return "" if values["n"] == seeds else f" ({_counted(values['n'], 'seed')})"
 
 
 def _spread(values: Mapping[str, Any], sign: str = "", factor: float = 100, digits: int = 1, each: bool = False) -> str:

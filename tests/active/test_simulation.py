@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import active_learning as simulation
-from benchmarks._active import correlations, summary
+from benchmarks._active import active_table, correlations, summary
 
 POOL = [f"scan-{i:02d}" for i in range(12)]
 HARD = {name: i / 100 for i, name in enumerate(POOL)}
@@ -129,6 +129,23 @@ def test_correlation_with_the_true_dice() -> None:
 def test_a_constant_score_has_no_correlation() -> None:
     flat = stage("random", 0, 0.5, {"a": (0.1, 0.9), "b": (0.1, 0.5), "c": (0.1, 0.1)})
     assert correlations([flat])["2"] == {}
+
+
+def test_the_tables_cells() -> None:
+    found = [("random", 0, 0.30), ("random", 1, 0.50), ("entropy", 0, 0.40), ("entropy", 1, 0.80)]
+    left: dict[str, tuple[float | None, float]] = {"a": (0.1, 0.9), "b": (0.2, 0.5), "c": (9.0, 0.1)}
+    stages = [stage(strategy, seed, dice, left) for strategy, seed, dice in found]
+    settings = {"sizes": [1, 2], "base_channels": 4, "iterations": 8, "batch": 4, "size": 32, "validations": 2}
+    cohort = {"training": 12, "validation": 1, "test": 2}
+    result = {"settings": settings, "cohort": cohort, "simulated": True, "summary": summary(stages),
+              "correlations": correlations(stages)}  # fmt: skip
+    table = active_table(result)
+    assert "| random, decoded |  | 40.0 ± 14.1 |" in table
+    assert "| entropy, slices |  | 30.0 ± 14.1 |" in table
+    assert "| entropy, decoded | +20.0 ± 14.1 (+10.0, +30.0) |" in table
+    assert "| score | 2 scans (4 models) |" in table
+    assert "| disagreement | -1.00 ± 0.00 |" in table
+    assert "over 2 seeds" in table
 
 
 def test_the_network_is_the_bundles(args: argparse.Namespace, tmp_path: Path) -> None:
