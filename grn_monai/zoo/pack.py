@@ -78,7 +78,7 @@ def pack_bundle(
         file = folder / "configs" / "metadata.json"
         metadata = read_metadata(file)
         if evaluation is not None:
-            metadata["eval_metrics"] = read_scores(evaluation)
+            metadata["eval_metrics"] = read_scores(evaluation, model)
         elif model is not None and model.resolve() != own:
             metadata["eval_metrics"] = {}
         write_whole(file, json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
@@ -96,19 +96,28 @@ def pack_bundle(
     }
 
 
-def read_scores(evaluation: Path) -> dict[str, float]:
+def read_scores(evaluation: Path, model: Path | None = None) -> dict[str, float]:
     """Mean Dice by kind of prediction (slice, fused volume, decoded volume) of an evaluation, to four digits.
 
+    Args:
+        evaluation: the folder that it wrote.
+        model: the checkpoint that it has to be of, where its ``run.json`` tells one that is still there.
+
     Raises:
-        InputError: the folder holds no ``metrics.json`` of an evaluation.
+        InputError: the folder holds no ``metrics.json`` of an evaluation, or that of other weights.
     """
-    file = Path(evaluation) / "metrics.json"
+    file, record = Path(evaluation) / "metrics.json", Path(evaluation) / "run.json"
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))
-        return {f"mean_dice_{k}": round(float(scores[k]["mean"]), 4) for k in ("slice", "volume", "decoded")}
+        means = {f"mean_dice_{k}": round(float(scores[k]["mean"]), 4) for k in ("slice", "volume", "decoded")}
+        known = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
+        scored = (known.get("resolved") or {}).get("ckpt_path")
     except (OSError, ValueError, KeyError, TypeError) as error:
         mend = "Give the folder that the bundle's evaluate.yaml wrote for this model."
         raise InputError(file, f"no scores ({type(error).__name__})", "scores of an evaluation", mend) from error
+    if model is not None and scored and Path(scored).is_file() and not Path(scored).samefile(model):
+        raise InputError(record, f"the evaluation of {scored}", f"that of {model}", "Give the evaluation of the model.")
+    return means
 
 
 def _zip(folder: Path, target: Path) -> list[str]:
