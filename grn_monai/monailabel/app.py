@@ -18,9 +18,10 @@ from monailabel.tasks.activelearning.random import Random
 from grn_monai import __version__
 from grn_monai.errors import InputError, count_scans, find_input_error, report_input_errors
 from grn_monai.monailabel.infer import LayersInferTask
+from grn_monai.monailabel.layout import read_notes
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
 from grn_monai.monailabel.scoring import DisagreementScoring, RankedStrategy, scan_values
-from grn_monai.monailabel.train import LayersTrainTask, read_subjects
+from grn_monai.monailabel.train import LayersTrainTask
 
 __all__ = ["LayersApp", "ListedBatchInfer"]
 
@@ -77,7 +78,8 @@ class LayersApp(MONAILabelApp):
                 raise InputError("models", name, f"some of {', '.join(folders) or 'none'}", "Correct the option.")
         chosen = {name: path for name, path in folders.items() if not wanted or name in wanted}
         self.bundles = {name: str(p) for name, p in chosen.items() if (p / "models" / "model.pt").is_file()}
-        self.not_served = {name: NO_WEIGHTS for name in chosen if name not in self.bundles}
+        self.subjects, left_out = read_notes(Path(app_dir))
+        self.not_served = {**left_out, **{name: NO_WEIGHTS for name in chosen if name not in self.bundles}}
         for name, reason in self.not_served.items():
             logger.warning("%s is not served: %s", name, reason)
         if not self.bundles:
@@ -91,13 +93,13 @@ class LayersApp(MONAILabelApp):
             raise InputError("scoring_model", self.scoring_model, f"one of {', '.join(self.tasks)}", mend)
         self.scores = ScoreStore(Path(app_dir) / "scores" / self.scoring_model)
         served = ", ".join(self.bundles)
-        left_out = "".join(f" Not served: {name} ({reason})." for name, reason in self.not_served.items())
+        missing = "".join(f" Not served: {name} ({reason})." for name, reason in self.not_served.items())
         super().__init__(
             app_dir=app_dir,
             studies=studies,
             conf=conf,
             name="grn-monai",
-            description=f"Tissue layers of the back: {served}. Research use only.{left_out}",
+            description=f"Tissue layers of the back: {served}. Research use only.{missing}",
             version=__version__,
         )
 
@@ -107,8 +109,7 @@ class LayersApp(MONAILabelApp):
 
     def init_trainers(self) -> dict[str, Any]:
         """One task for each bundle with weights."""
-        subjects = read_subjects(self.app_dir)
-        return {name: LayersTrainTask(path, self.conf, subjects) for name, path in self.bundles.items()}
+        return {name: LayersTrainTask(path, self.conf, self.subjects) for name, path in self.bundles.items()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
         """``disagreement``."""
@@ -136,6 +137,12 @@ class LayersApp(MONAILabelApp):
         from grn_monai.monailabel.dicomweb import make_datastore  # only where a DICOM server is asked for
 
         return make_datastore(self.studies, settings)
+
+    def on_init_complete(self) -> None:
+        """Loads the weights before the first request, and starts scoring."""
+        for task in self.tasks.values():
+            task.warm_up()
+        super().on_init_complete()
 
     def infer(self, request: Any, datastore: Any = None) -> Any:
         """Segments one scan; see MONAI Label's ``MONAILabelApp.infer``.

@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import itk
 import numpy as np
 import torch
 from monai.transforms import SaveImaged
 from monailabel.tasks.infer.bundle import BundleInferTask
+from monailabel.utils.others.generic import name_to_device
 
 from grn_monai.active import mean_entropy
 from grn_monai.errors import InputError
@@ -51,6 +53,7 @@ class LayersInferTask(BundleInferTask):
         if self.valid:
             files = sorted((Path(path) / "models").glob("*.pt"))
             self._config["model_filename"] = [AUTO, *(file.name for file in files)]
+            self.dimension = 3  # of the scans; the metadata tells that of the slices
 
     @property
     def can_enhance(self) -> bool:
@@ -94,6 +97,11 @@ class LayersInferTask(BundleInferTask):
             network = load_model(file, fresh, map_location=torch.device(device), options=options).eval()
             self._loaded[device, str(file)] = (stamp, network)
         return network
+
+    def warm_up(self) -> None:
+        """Loads the weights and the writer's library, so that the first request need not wait for them."""
+        self._get_network(name_to_device("cuda"), None)
+        itk.image_from_array(np.zeros((1, 1, 1), np.uint8))
 
     def clear(self) -> None:
         """Forget loaded networks."""

@@ -16,9 +16,12 @@ from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, make_folder, replacing, write_whole
 from grn_monai.zoo.prepare import prepare_bundle
 
-__all__ = ["Layout", "find_runs", "lay_out"]
+__all__ = ["Layout", "find_runs", "lay_out", "read_notes"]
 
 RECORD = "label.json"
+"""In a bundle of the app: where its weights came from."""
+NOTES = "layout.json"
+"""In the app's folder: what the app cannot know by itself."""
 MAIN = '''"""MONAI Label app; everything is in the installed package."""
 
 from grn_monai.monailabel.app import LayersApp
@@ -120,12 +123,22 @@ def lay_out(
     if not layout.served:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in layout.not_served.items())
         raise InputError(app, f"no bundle to serve ({reasons})", "a trained bundle", "Train one: `make demo`.")
+    subjects: dict[str, str] = {}
     if cohort is not None:
-        _copy_studies(layout, out / "studies", cohort, sections, list(runs.values()))
+        subjects = _copy_studies(layout, out / "studies", cohort, sections, list(runs.values()))
     elif "://" not in studies and not Path(studies).is_dir():
         mend = "Give a cohort, a folder of scans, or http://…/dicom-web."
         raise InputError(studies, "no such folder", "scans", mend)
+    notes = {"subjects": subjects, "not_served": layout.not_served}
+    write_whole(app / NOTES, json.dumps(notes, indent=1))
     return layout
+
+
+def read_notes(app: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """Scan to subject, for scans whose cohort knows it, and bundles that are not served with the reason."""
+    file = app / NOTES
+    notes = json.loads(file.read_text()) if file.is_file() else {}
+    return dict(notes.get("subjects", {})), dict(notes.get("not_served", {}))
 
 
 def _install(layout: Layout, bundle: Path, run: Path | None, cohort: Path | None) -> None:
@@ -155,8 +168,8 @@ def _install(layout: Layout, bundle: Path, run: Path | None, cohort: Path | None
 
 def _copy_studies(
     layout: Layout, folder: Path, cohort: Path, sections: Sequence[str], runs: Sequence[Path]
-) -> None:
-    """The cohort's scans, and the labels of those that the models were trained on."""
+) -> dict[str, str]:
+    """The cohort's scans, and the labels of those that the models were trained on; returns the scans' subjects."""
     content, _ = load_cohort(cohort)
     items = [item for section in sections for item in content[section]]
     if not items:
@@ -176,8 +189,8 @@ def _copy_studies(
             if not target.exists():  # one that was corrected since stays
                 _copy(label, target)
             layout.labelled += 1
-    write_whole(layout.app / "subjects.json", json.dumps(subjects, indent=1))
     layout.studies, layout.images = str(folder), len(items)
+    return subjects
 
 
 def _copy(source: Path, target: Path) -> None:

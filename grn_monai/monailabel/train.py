@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import logging
 import random
 import shutil
@@ -17,25 +16,19 @@ from grn_monai.data.volume import scan_name
 from grn_monai.errors import InputError
 from grn_monai.files import replacing
 
-__all__ = ["SUBJECTS_FILE", "LayersTrainTask", "split_subjects"]
+__all__ = ["LayersTrainTask", "split_subjects"]
 
 logger = logging.getLogger(__name__)
-
-SUBJECTS_FILE = "subjects.json"
-"""In the app's folder: scan to subject, for scans whose cohort knows it."""
 
 PREVIOUS = "previous.pt"
 """The weights before the last training, beside ``model.pt``."""
 
 
-def split_subjects(
-    items: list[dict[str, Any]], subjects: list[str], share: float
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def split_subjects(items: list[dict[str, Any]], share: float) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Shares labelled scans out to training and validation, by whole subjects.
 
     Args:
-        items: the scans.
-        subjects: the subject of each.
+        items: the scans, each with its ``subject``.
         share: part of the subjects that validate, above 0 and below 1; at least one of each kind.
 
     Raises:
@@ -44,15 +37,15 @@ def split_subjects(
     if not 0 < share < 1:
         mend = "Send 0.2, or -1 to validate on the cohort's own validation section."
         raise InputError("val_split", f"{share:g}", "a share above 0 and below 1", mend)
-    names = sorted(set(subjects))
+    names = sorted({item["subject"] for item in items})
     if len(names) < 2:
         found = f"labels of {len(names)} subject{'' if len(names) == 1 else 's'}"
         mend = "Save a label of another subject, or send val_split -1 to validate on the cohort's validation section."
         raise InputError("training", found, "labels of two subjects or more: some train, some validate", mend)
     random.Random(0).shuffle(names)  # always the same, so that results of two trainings can be compared
     held_out = set(names[: min(max(1, round(share * len(names))), len(names) - 1)])
-    pairs = list(zip(items, subjects, strict=True))
-    return [i for i, s in pairs if s not in held_out], [i for i, s in pairs if s in held_out]
+    train = [item for item in items if item["subject"] not in held_out]
+    return train, [item for item in items if item["subject"] in held_out]
 
 
 class LayersTrainTask(BundleTrainTask):
@@ -92,9 +85,14 @@ class LayersTrainTask(BundleTrainTask):
         result: dict[str, Any] = super().__call__({"pretrained": True, **request}, datastore)
         return result
 
-    def _subject(self, item: dict[str, Any]) -> str:
-        name = scan_name(item["image"])
-        return self.subjects.get(name, name)
+    def _fetch_datalist(self, request: dict[str, Any], datastore: Any) -> list[dict[str, Any]]:
+        """Scans with saved labels, with their names and subjects."""
+        items = super()._fetch_datalist(request, datastore)
+        names = [scan_name(item["image"]) for item in items]
+        return [
+            {**item, "scan": name, "subject": self.subjects.get(name, name)}
+            for item, name in zip(items, names, strict=True)
+        ]
 
     def _partition_datalist(
         self, datalist: list[dict[str, Any]], request: dict[str, Any], shuffle: bool = False
@@ -107,7 +105,7 @@ class LayersTrainTask(BundleTrainTask):
             folder, split = (self.bundle_config.get_parsed_content(key) for key in ("dataset_dir", "split"))
             section_items(Path(folder) / split, "validation")  # refuses a cohort without any
             return datalist, None
-        train, validation = split_subjects(datalist, [self._subject(item) for item in datalist], share)
+        train, validation = split_subjects(datalist, share)
         logger.info("%d scans train, %d validate", len(train), len(validation))
         return train, validation
 
@@ -137,9 +135,3 @@ class LayersTrainTask(BundleTrainTask):
             return {}
         losses = {key: rows[-1][key] for key in rows[-1] if key.startswith("val_")} if rows else {}
         return {"epoch": len(rows), **losses}
-
-
-def read_subjects(app_dir: str) -> dict[str, str]:
-    """Scan to subject, as `grn_monai.monailabel.layout` left it; empty where there is no file."""
-    file = Path(app_dir) / SUBJECTS_FILE
-    return dict(json.loads(file.read_text())) if file.is_file() else {}
