@@ -40,13 +40,23 @@ def read_metadata(path: Path) -> dict[str, Any]:
         raise InputError("checking a bundle's metadata", "no package jsonschema", "it installed", mend) from error
     wrong = best_match(Draft202012Validator(load_schema()).iter_errors(metadata))
     if wrong is not None:
-        place = "#".join(str(part) for part in wrong.absolute_path) or "the whole"
-        rule = f"{wrong.validator} {json.dumps(wrong.validator_value)}"
+        place = "#".join(str(part) for part in wrong.absolute_path)
+        if wrong.validator == "required":
+            missing = next(name for name in wrong.validator_value if name not in wrong.instance)
+            found, expected = f"no {missing!r}" + (f" in {place}" if place else ""), "every field of the zoo's bundles"
+        else:
+            found, expected = f"{place or 'the whole'}: {_short(repr(wrong.instance))}", _expected(wrong)
         mend = "Mend metadata.json; grn_monai/zoo/schema.json tells what each field has to be."
-        raise InputError(path, f"{place}: {_short(wrong.message)}", _short(rule), mend)
+        raise InputError(path, found, expected, mend)
     for place, found, expected in _inconsistent(metadata):
         raise InputError(path, f"{place}: {found}", expected, "Mend metadata.json.")
     return dict(metadata)
+
+
+def _expected(wrong: Any) -> str:
+    """What the schema says in words of the place that an error is about, or else the rule."""
+    words = wrong.schema.get("description") if isinstance(wrong.schema, dict) else None
+    return words or _short(f"{wrong.validator} {json.dumps(wrong.validator_value)}")
 
 
 def _short(text: str) -> str:

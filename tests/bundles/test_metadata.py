@@ -62,7 +62,7 @@ def tensor(content: dict[str, Any], side: str = "outputs", name: str = "pred") -
 
 FIELDS = load_schema()["required"]
 BROKEN: dict[str, tuple[Change, str]] = {
-    **{f"no {field}": (lambda m, field=field: m.pop(field), f"'{field}' is a required property") for field in FIELDS},
+    **{f"no {field}": (lambda m, field=field: m.pop(field), f"no '{field}'") for field in FIELDS},
     "version of two numbers": (lambda m: m.update(version="0.2"), "version: '0.2'"),
     "version with a leading zero": (lambda m: m.update(version="0.02.0"), "version: '0.02.0'"),
     "version not in the changelog": (lambda m: m.update(version="9.9.9"), "no entry '9.9.9'"),
@@ -75,15 +75,19 @@ BROKEN: dict[str, tuple[Change, str]] = {
         lambda m: m["required_packages_version"].update(itk=""),
         "required_packages_version#itk",
     ),
-    "packages as a list": (lambda m: m.update(optional_packages_version=["h5py"]), "optional_packages_version: ["),
+    "packages as a list": (lambda m: m.update(required_packages_version=["h5py"]), "required_packages_version: ["),
+    "packages by their old name": (
+        lambda m: m.update(optional_packages_version={"h5py": "3.16.0"}),
+        "expected required_packages_version alone",
+    ),
     "empty description": (lambda m: m.update(description=""), "description: ''"),
     "score as a text": (lambda m: m["eval_metrics"].update(dice="0.9"), "eval_metrics#dice: '0.9'"),
     "references as a text": (lambda m: m.update(references="a paper"), "references: 'a paper'"),
     "schema without address": (lambda m: m.update(schema="meta_schema.json"), "schema: 'meta_schema.json'"),
-    "no outputs": (lambda m: m["network_data_format"].pop("outputs"), "'outputs' is a required property"),
+    "no outputs": (lambda m: m["network_data_format"].pop("outputs"), "no 'outputs'"),
     "no input": (lambda m: m["network_data_format"].update(inputs={}), "network_data_format#inputs: {}"),
-    "input without modality": (lambda m: tensor(m, "inputs", "image").pop("modality"), "'modality' is a required"),
-    "output without dtype": (lambda m: tensor(m).pop("dtype"), "'dtype' is a required property"),
+    "input without modality": (lambda m: tensor(m, "inputs", "image").pop("modality"), "no 'modality'"),
+    "output without dtype": (lambda m: tensor(m).pop("dtype"), "no 'dtype'"),
     "unknown dtype": (lambda m: tensor(m).update(dtype="float"), "pred#dtype: 'float'"),
     "unknown type": (lambda m: tensor(m).update(type="picture"), "pred#type: 'picture'"),
     "no channel": (lambda m: tensor(m).update(num_channels=0), "pred#num_channels: 0"),
@@ -122,7 +126,7 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_versions_are_those_installed_and_pinned(bundle: str) -> None:
     content = metadata(bundle)
-    packages = content["required_packages_version"] | content["optional_packages_version"]
+    packages = dict(content["required_packages_version"])
     assert packages.pop("grn_monai") == grn_monai.__version__
     packages |= {
         "monai": content["monai_version"],
@@ -133,6 +137,16 @@ def test_versions_are_those_installed_and_pinned(bundle: str) -> None:
         assert named == PINS[package.lower()], package
         assert version(package).partition("+")[0] == named, package
         importlib.import_module(MODULES.get(package, package))
+
+
+def test_monai_loses_the_required_packages_where_there_are_optional_ones(tmp_path: Path) -> None:
+    """Why our schema refuses the field that older bundles of the zoo have."""
+    content = metadata()
+    for extra, lost in (({}, False), ({"optional_packages_version": {"h5py": "3.16.0"}}, True)):
+        (tmp_path / "metadata.json").write_text(json.dumps(content | extra))
+        parser = ConfigParser()
+        parser.read_meta(str(tmp_path / "metadata.json"))
+        assert (parser.get("_meta_")["required_packages_version"] != content["required_packages_version"]) is lost
 
 
 @pytest.mark.parametrize("bundle", BUNDLES)

@@ -133,7 +133,7 @@ def test_metadata_that_breaks_the_schema_is_refused_and_the_old_zip_stays(tmp_pa
     before = Path(made["file"]).read_bytes()
     file = tmp_path / GRN_PLUS / "configs" / "metadata.json"
     file.write_text(file.read_text().replace('"task"', '"tsak"'))
-    with pytest.raises(InputError, match="'task' is a required property"):
+    with pytest.raises(InputError, match="no 'task'"):
         pack_bundle(tmp_path / GRN_PLUS, tmp_path / "dist", weights=False)
     assert [p.name for p in (tmp_path / "dist").iterdir()] == [Path(made["file"]).name]
     assert Path(made["file"]).read_bytes() == before
