@@ -1,7 +1,8 @@
 """Where a network runs: as it is, or as graphs of its parts, made in memory from its weights when they are first used.
 
 A graph takes any number of slices of any size that its network takes. Nothing is written to disk (the compiler of
-torch keeps its own cache), so that processes do not meet, and no graph outlives the weights it was made of.
+torch keeps its own cache), so that processes do not meet, and no graph outlives the weights it was made of. Nobody is
+told: both packages that run graphs report their use to servers by themselves, which is turned off here.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from grn_monai.errors import InputError
 from grn_monai.networks import EnhancedSegmentor
 from grn_monai.options import check_choice
 
-__all__ = ["BACKENDS", "check_backend", "onnx_graph", "prepared"]
+__all__ = ["BACKENDS", "check_backend", "import_onnxruntime", "import_openvino", "onnx_graph", "prepared"]
 
 BACKENDS = ("torch", "compiled", "onnxruntime", "openvino")
 _GRAPHS = ("onnxruntime", "openvino")
@@ -160,9 +161,7 @@ def _compiled(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
 
 
 def _onnxruntime(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()  # some builds have them
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
     options.log_severity_level = 3
@@ -171,7 +170,7 @@ def _onnxruntime(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
 
 
 def _openvino(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
-    core = _import_openvino().Core()
+    core = import_openvino().Core()
     options = {
         # Left to itself it takes bfloat16 where the processor has it.
         "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
@@ -190,8 +189,21 @@ def _openvino(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
     return run
 
 
-def _import_openvino() -> Any:
-    """The package openvino without its telemetry, which would tell a server of every import."""
+def import_onnxruntime() -> Any:
+    """The package onnxruntime without its telemetry.
+
+    From 1.29 on its builds for Linux too give the machine an identifier (in the user's cache folder) and report use to
+    a server, unless this is set before the package is imported.
+    """
+    if "onnxruntime" not in sys.modules:
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import onnxruntime
+
+    return onnxruntime
+
+
+def import_openvino() -> Any:
+    """The package openvino without its telemetry, which would report every import to a server."""
     if "openvino" not in sys.modules:
         name = "openvino_telemetry"
         before = sys.modules.get(name)
