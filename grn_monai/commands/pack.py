@@ -46,6 +46,12 @@ def add(commands: Any) -> None:
         help="evaluation of that model; its metrics.json fills eval_metrics (default with --model: none)",
     )
     parser.add_argument("--no-weights", action="store_true", help="pack without weights; else none is an error")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="configs as JSON, as most of the zoo has them: comments go, but monai.bundle.load builds the network by "
+        "itself",
+    )
     parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where to write (default: here)")
     parser.set_defaults(run=_run)
 
@@ -53,7 +59,14 @@ def add(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from grn_monai.zoo.pack import pack_bundle
 
-    made = pack_bundle(options.bundle, options.out, options.model, not options.no_weights, options.evaluation)
+    made = pack_bundle(
+        options.bundle,
+        options.out,
+        options.model,
+        weights=not options.no_weights,
+        evaluation=options.evaluation,
+        as_json=options.json,
+    )
     for config, values in made["set"].items():
         for name, value in values.items():
             print(f"configs/{config}: {name} set to {value}, as in the training")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import zipfile
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any
 
 from grn_monai.errors import InputError
 from grn_monai.files import replacing, write_whole
+from grn_monai.zoo._yaml import read_yaml
 from grn_monai.zoo.metadata import read_metadata
 from grn_monai.zoo.prepare import prepare_bundle
 
@@ -37,6 +39,7 @@ def pack_bundle(
     weights: bool = True,
     evaluation: Path | None = None,
     options: Mapping[str, Any] | None = None,
+    as_json: bool = False,
 ) -> dict[str, Any]:
     """Pack a bundle as ``NAME_vVERSION.zip``; equal content gives equal bytes.
 
@@ -50,6 +53,8 @@ def pack_bundle(
         evaluation: folder of the evaluation of ``model``; its ``metrics.json`` becomes ``eval_metrics``. Without it a
             pack with ``model`` has none, since those in the bundle were measured with other weights.
         options: as in ``prepare_bundle``.
+        as_json: configs as JSON (without their comments) and the page to match: ``monai.bundle.load`` builds the
+            network by itself from ``inference.json`` alone.
 
     Returns:
         what ``prepare_bundle`` returns, and ``file``, ``version``, ``bytes``, ``largest`` (bytes of the largest
@@ -82,6 +87,8 @@ def pack_bundle(
         elif model is not None and model.resolve() != own:
             metadata["eval_metrics"] = {}
         write_whole(file, json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")
+        if as_json:
+            _to_json(folder)
         target = Path(out) / f"{bundle.name}_v{read_metadata(file)['version']}.zip"
         entries = _zip(folder, target)
         largest = max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -94,6 +101,15 @@ def pack_bundle(
         "entries": entries,
         "eval_metrics": metadata["eval_metrics"],
     }
+
+
+def _to_json(folder: Path) -> None:
+    """Turn every YAML config of a bundle into JSON, and its name in the bundle's page."""
+    for path in sorted((folder / "configs").glob("*.yaml")):
+        write_whole(path.with_suffix(".json"), json.dumps(read_yaml(path), indent=4, ensure_ascii=False) + "\n")
+        path.unlink()
+    page = folder / "docs" / "README.md"
+    write_whole(page, re.sub(r"(configs/\w+)\.yaml", r"\1.json", page.read_text(encoding="utf-8")))
 
 
 def read_scores(evaluation: Path, model: Path | None = None) -> dict[str, float]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from monai.bundle import create_workflow
+import yaml
+from monai.bundle import create_workflow, load
 
 from grn_monai.cli import main
 from grn_monai.errors import InputError
@@ -54,6 +56,29 @@ def test_the_zip_of_every_bundle_is_a_bundle_of_the_zoo(
         for option, value in EXTRA[bundle].items():
             if option != "fraction" and option in flow.parser:
                 assert flow.parser.get(option) == value
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_from_json_configs_monai_builds_and_fills_the_network_by_itself(
+    bundle: str, trained: dict, tmp_path: Path
+) -> None:
+    made = pack_bundle(ROOT / "bundles" / bundle, tmp_path, model_of(trained, bundle), as_json=True)
+    with zipfile.ZipFile(made["file"]) as archive:
+        archive.extractall(tmp_path)
+    configs = tmp_path / bundle / "configs"
+    assert not list(configs.glob("*.yaml"))
+    for path in (ROOT / "bundles" / bundle / "configs").glob("*.yaml"):
+        expected = yaml.safe_load(path.read_text()) | made["set"].get(path.name, {})
+        assert json.loads((configs / f"{path.stem}.json").read_text()) == expected
+    page = (tmp_path / bundle / "docs" / "README.md").read_text()
+    named = set(re.findall(r"configs/[\w.]+", page)) - {"configs/NAME.json"}
+    assert not [name for name in named if not (tmp_path / bundle / name).is_file()]
+    options = {"bundle_dir": str(tmp_path), "source": "github", "workflow_type": "inference", "device": "cpu"}
+    network = load(bundle, **options, key_in_ckpt="model")
+    weights = torch.load(model_of(trained, bundle), weights_only=True)["model"]
+    state = network.state_dict()
+    assert list(state) == list(weights)
+    assert all(torch.equal(state[k], v) for k, v in weights.items())
 
 
 def test_equal_content_gives_equal_bytes(trained: dict, tmp_path: Path) -> None:
@@ -140,13 +165,15 @@ def test_metadata_that_breaks_the_schema_is_refused_and_the_old_zip_stays(tmp_pa
 
 
 def test_the_command(trained: dict, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["pack", str(BUNDLE), "--model", str(model_of(trained)), "--out", str(tmp_path / "dist")]
+    arguments = ["pack", str(BUNDLE), "--model", str(model_of(trained)), "--out", str(tmp_path / "dist"), "--json"]
     assert main(arguments) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "configs/inference.yaml: slice_size set to [32, 32], as in the training" in lines
     assert "weights: model.pt, model_raw.pt; eval_metrics: none" in lines
     made = next((tmp_path / "dist").iterdir())
     assert lines[-1].startswith(f"{made}: ")
+    with zipfile.ZipFile(made) as archive:
+        assert f"{GRN_PLUS}/configs/inference.json" in archive.namelist()
     assert main(["pack", str(tmp_path), "--no-weights"]) == 2
     error = capsys.readouterr().err
     assert error.startswith(f"grn-monai: {tmp_path}: found no LICENSE")
