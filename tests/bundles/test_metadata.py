@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from jsonschema import Draft202012Validator
 from monai.bundle import ConfigParser, verify_net_in_out
 
@@ -211,6 +212,12 @@ def test_pages_have_the_zoos_sections_and_name_only_what_is_there(bundle: str) -
         assert (folder(bundle) / path).is_file(), path
     for overlay in (folder(bundle) / "configs").glob("*.yaml"):
         assert overlay.stem in page, f"{overlay.name} is not explained"
+    options = page.partition("#### **Options**")[2].partition("####")[0]
+    files = [folder(bundle) / "configs" / f"{name}.yaml" for name in ("train", "inference")]
+    ids = {key for file in files for key in yaml.safe_load(file.read_text())}
+    named = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)+", "", options, flags=re.S))
+    assert len(named) > 15
+    assert set(named) <= ids, set(named) - ids
     cited, known = (set(re.findall(r"\d{4}\.\d{5}", text)) for text in (page, str(metadata(bundle)["references"])))
     assert cited
     assert cited <= known
