@@ -11,7 +11,7 @@ import yaml
 from monai.bundle import create_workflow
 
 from grn_monai.errors import InputError
-from grn_monai.zoo import prepare_bundle
+from grn_monai.zoo import pack_bundle, prepare_bundle
 from grn_monai.zoo._yaml import set_values
 from tests.bundles.conftest import ROOT
 
@@ -151,6 +151,19 @@ def test_bad_weights_are_one_error_and_leave_nothing(spoil: Any, words: str, run
     assert words in str(info.value)
     assert "\n" not in str(info.value)
     assert not [*(tmp_path / "out").glob("*"), *(tmp_path / "out").glob(".*")]
+
+
+def test_the_other_checkpoint_is_not_taken_for_the_model(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"the name model_raw\.pt; expected RUN/models/model\.pt"):
+        prepare_bundle(BUNDLE, tmp_path / "out", run / "models" / "model_raw.pt")
+
+
+def test_a_place_that_cannot_be_written_to_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="that writing fails"):
+        prepare_bundle(BUNDLE, tmp_path / "file" / "out")
+    with pytest.raises(InputError, match="that writing fails"):
+        pack_bundle(BUNDLE, tmp_path / "file" / "dist", weights=False)
 
 
 def test_weights_of_another_bundle_are_refused_with_and_without_a_record(run: Path, tmp_path: Path) -> None:
