@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import signal
 import socket
@@ -9,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
@@ -63,10 +66,8 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(how)
         code = self.process.wait(seconds)
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)  # whatever it left behind
-        except ProcessLookupError:
-            pass
         return code
 
 
@@ -90,8 +91,6 @@ def wait_for(done: Callable[[], Any], seconds: float = 120) -> Any:
 
 def task(url: str, name: str) -> dict[str, Any] | None:
     """The last background task of a kind (train, scoring, batch/infer), or None."""
-    import json
-
     try:
         with urllib.request.urlopen(f"{url}/{name}/", timeout=60) as answer:
             return dict(json.load(answer))

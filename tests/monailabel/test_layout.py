@@ -83,7 +83,7 @@ def test_weights_trained_in_the_app_stay_until_fresh(label_cohort: Path, label_r
 
 def test_what_cannot_be_laid_out(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
     runs = find_runs(label_runs, ALL)
-    with pytest.raises(InputError, match="no bundle to serve .*us_layers_grn_plus: no training of it was found"):
+    with pytest.raises(InputError, match=r"no bundle to serve .*us_layers_grn_plus: no training of it was found"):
         lay_out(tmp_path / "a", ALL, {}, str(label_cohort))
     with pytest.raises(InputError, match="sections: found 'trainig'"):
         lay_out(tmp_path / "b", ALL, runs, str(label_cohort), sections=["trainig"])
