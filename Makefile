@@ -4,12 +4,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
+VENV_LABEL := .venv-label
+STAMP_LABEL := $(VENV_LABEL)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow lint format bench clean
+.PHONY: help setup setup-label demo label test test-label test-slow lint format bench clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv with the pinned packages (fast when nothing changed)
 
@@ -18,10 +20,24 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[scans,export,test,dev]"
 	@touch $@
 
+# MONAI Label wants older packages than the project, so it has an environment of its own, with the same torch.
+setup-label: $(STAMP_LABEL) ## create .venv-label, the environment of MONAI Label
+
+$(STAMP_LABEL): requirements-label.txt requirements-label-nodeps.txt setup.cfg pyproject.toml
+	@test -x $(VENV_LABEL)/bin/python || $(PYTHON) -m venv $(VENV_LABEL)
+	$(VENV_LABEL)/bin/python -m pip install -q --disable-pip-version-check -r requirements-label.txt
+	$(VENV_LABEL)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-label-nodeps.txt
+	$(VENV_LABEL)/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	@touch $@
+
 # One thread per worker: two workers with two threads each would wait for each other on two cores.
 test: export OMP_NUM_THREADS = 1
 test: setup ## run the default tests
 	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+
+test-label: export OMP_NUM_THREADS = 1
+test-label: setup-label ## run the tests that need MONAI Label, on real servers (Orthanc too, where it is installed)
+	$(VENV_LABEL)/bin/python -m pytest -n 2 --dist loadfile tests/monailabel
 
 test-slow: setup ## run the slow tests too
 	$(BIN)/python -m pytest -m "not gpu"
@@ -52,10 +68,19 @@ export OUT COHORT FRACTION EPOCHS SLICE SEED BASE DEPTH SIMULATE WORKERS METHODS
 demo: setup ## simulate, train U-Net and GRN+, segment, evaluate, report (COHORT=/path: own scans; METHODS=all)
 	@tools/demo.sh
 
+RUNS ?= runs
+STUDIES ?=
+PORT ?= 8000
+LABEL_OUT ?= runs/label
+LABEL_ARGS ?=
+export RUNS STUDIES PORT LABEL_OUT LABEL_ARGS VENV_LABEL
+label: setup setup-label ## serve trained bundles in MONAI Label, for 3D Slicer (STUDIES=… PORT=8000; own runs: RUNS=…)
+	@tools/label.sh
+
 bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)
 	$(BIN)/python -m benchmarks.training_step --compile --out benchmarks/results/training_step.json
 	$(BIN)/python -m benchmarks.inference --compile --out benchmarks/results/inference.json
 	$(BIN)/python -m benchmarks.readme
 
-clean: ## remove .venv and caches (runs/ stays)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
+clean: ## remove .venv, .venv-label and caches (runs/ stays)
+	rm -rf $(VENV) $(VENV_LABEL) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
