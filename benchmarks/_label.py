@@ -18,10 +18,10 @@ def label_table(result: dict[str, Any]) -> str:
         (f"{many['clients']} clients for {many['seconds'] / 60:.0f} minutes: answers", f"{many['requests']}"),
         ("of them wrong, lost", f"{many['wrong']}, {many['lost']}"),
         ("answers a minute", f"{many['per_minute']:.1f}"),
-        ("waiting time of one of them, median (longest)", f"{many['latency_median']:.1f} ({many['latency_max']:.1f}) s"),
+        ("waiting for one, median (longest)", f"{many['latency_median']:.1f} ({many['latency_max']:.1f}) s"),
         ("memory after that (peak)", f"{many['memory_gib']['now']:.2f} ({many['memory_gib']['peak']:.2f}) GiB"),
     ]
     shape, size = (" × ".join(map(str, result[key])) for key in ("shape", "slice_size"))
     text = "\n".join(["| MONAI Label server | |", "| --- | ---: |", *(f"| {name} | {value} |" for name, value in rows)])
-    note = f"{shape} voxels, slices of {size}, GRN+ with SGE and quality numbers in float32, {result['threads']} threads."
+    note = f"{shape} voxels, slices of {size}, GRN+ with SGE and quality numbers, {result['threads']} threads."
     return f"{text}\n\n{note}"

@@ -116,7 +116,7 @@ class LayersApp(MONAILabelApp):
         return {"disagreement": DisagreementScoring(self.tasks[self.scoring_model], self.scores)}
 
     def init_strategies(self) -> dict[str, Any]:
-        """``disagreement`` first, which clients offer first; ``entropy``, and MONAI Label's ``random`` and ``first``."""
+        """``disagreement``, which clients offer first, ``entropy``, and MONAI Label's ``random`` and ``first``."""
 
         def stamp() -> str:
             return weights_stamp(self.tasks[self.scoring_model].weights_file())

@@ -11,7 +11,7 @@ from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from tqdm import tqdm
 
-from grn_monai.active import disagreement_score
+from grn_monai.active import disagreement_score, rank
 from grn_monai.errors import InputError
 from grn_monai.monailabel.infer import LayersInferTask
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
@@ -99,17 +99,18 @@ class RankedStrategy(Strategy):
     def __call__(self, request: Any, datastore: Any) -> dict[str, Any] | None:
         """Returns ``id``, ``score``, ``scored`` (whether there is one) and ``rank`` among the unlabelled scans."""
         stamp, now = self.stamp(), time.time()
-        rows = []
-        for image in datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels")):
-            values = self.store.get(image, stamp) or {}
-            score = values.get(self.key)
-            served = datastore.get_image_info(image).get("strategy", {}).get(request["strategy"], {}).get("ts", 0)
-            offered = served if now - served < DAY else 0
-            rows.append((bool(values.get("error")), score is None, -(score or 0.0), image, offered))
-        if not rows:
+        images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
+        values = {image: self.store.get(image, stamp) or {} for image in images}
+        if not values:
             return None
-        rows.sort()
-        broken, unscored, score, image, _ = min(rows, key=lambda row: (row[0], row[4]))
-        rank = next(i for i, row in enumerate(rows, 1) if row[3] == image)
-        logger.info("%s: %s, rank %d of %d", request["strategy"], image, rank, len(rows))
-        return {"id": image, "score": None if unscored else -score, "scored": not unscored, "rank": rank}
+        scores = {image: kept.get(self.key) for image, kept in values.items()}
+        order = sorted(rank(scores), key=lambda image: "error" in values[image])
+
+        def offered(image: str) -> float:
+            info = datastore.get_image_info(image).get("strategy", {}).get(request["strategy"], {})
+            return float(info["ts"]) if now - info.get("ts", 0) < DAY else 0.0
+
+        image = min(order, key=lambda image: ("error" in values[image], offered(image)))
+        place = order.index(image) + 1
+        logger.info("%s: %s, place %d of %d", request["strategy"], image, place, len(order))
+        return {"id": image, "score": scores[image], "scored": scores[image] is not None, "rank": place}
