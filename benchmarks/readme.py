@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks import _bundles
 from benchmarks._active import active_table
+from benchmarks._backends import backends_table
 from benchmarks._label import label_table
 from grn_monai.files import write_whole
 from grn_monai.labels import LAYER_NAMES, LAYERS
@@ -245,13 +246,14 @@ def _markdown(rows: list[list[str]]) -> str:
 TABLES = {
     "demo": demo_table, "methods": methods_table, "training_step": training_table, "inference": inference_table,
     "measurements": thickness_table, "convert": convert_table, "fuzz": fuzz_table,
-    "active_learning": active_table, "label_server": label_table,
+    "active_learning": active_table, "label_server": label_table, "backends": backends_table,
 }  # fmt: skip
 PAGES = {
     **dict.fromkeys(TABLES, ROOT / "README.md"),
     **dict.fromkeys(("convert", "fuzz"), ROOT / "docs" / "formats.md"),
     "active_learning": ROOT / "docs" / "active_learning.md",
     "label_server": ROOT / "docs" / "monai_label.md",
+    "backends": ROOT / "docs" / "export.md",
 }
 """The page on which each table stands."""
 

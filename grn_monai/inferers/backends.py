@@ -136,7 +136,7 @@ def onnx_graph(module: nn.Module, x: torch.Tensor) -> bytes:
     graph = io.BytesIO()
     # Inference mode and autocast of the caller must not get into the graph.
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-        example = x.detach()[:2].clone().contiguous()
+        example = x.detach()[:1].clone().contiguous()
         with warnings.catch_warnings():
             # The exporter through TorchScript takes a tenth of the time of the newer one, which is what makes a
             # graph pay for one scan; that it is called deprecated is known.
