@@ -78,7 +78,11 @@ class LayersDICOMWebDatastore(DICOMWebDatastore):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "dicom").mkdir(exist_ok=True)
         # Not DICOMWebDatastore's: it watches the folder for changes by others, and races with its own.
-        LocalDatastore.__init__(self, datastore_path=str(folder), auto_reload=False)
+        try:
+            LocalDatastore.__init__(self, datastore_path=str(folder), auto_reload=False)
+        except ValueError:  # its list, half-written by a server that was killed; all in it can be had again
+            (folder / "datastore_v2.json").unlink(missing_ok=True)
+            LocalDatastore.__init__(self, datastore_path=str(folder), auto_reload=False)
         self.lists.scans()
 
     def list_images(self) -> list[str]:

@@ -48,10 +48,10 @@ def ct_series(folder: Path, name: str = "ct", **attributes: Any) -> tuple[list[P
     return renamed(files, name, **attributes), pixels.transpose(2, 1, 0) - 1024.0, affine
 
 
-def sweep(folder: Path, name: str = "sweep") -> list[Path]:
+def sweep(folder: Path, name: str = "sweep", jpeg: bool = False) -> list[Path]:
     """A multi-frame ultrasound file of six frames with a region inside the frame."""
     pixels = np.random.default_rng(6).integers(0, 255, (6, 24, 32), dtype=np.uint8)
-    return renamed([save_ultrasound(folder / f"{name}.dcm", pixels, [region((4, 3, 23, 18))])], name)
+    return renamed([save_ultrasound(folder / f"{name}.dcm", pixels, [region((4, 3, 23, 18))], jpeg=jpeg)], name)
 
 
 def single_frames(folder: Path, name: str = "frames") -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.skipif(bool(missing_orthanc()), reason=missing_orthanc(
 SCANS: dict[str, Callable[[Path], Any]] = {
     "ct": lambda folder: ct_series(folder)[0],
     "sweep": sweep,
+    "jpeg": lambda folder: sweep(folder, "jpeg", jpeg=True),
     "frames": single_frames,
     "patient": lambda folder: enhanced(folder, "patient"),
     "volume": lambda folder: enhanced(folder, "volume", in_patient=False),
@@ -384,6 +386,35 @@ def test_two_subjects_are_told_apart(orthanc: Orthanc, tmp_path: Path) -> None:
     assert subject[series_uid("a")] == subject[series_uid("c")] != subject[series_uid("b")]
 
 
+def test_requests_at_once_download_a_scan_once(orthanc: Orthanc, tmp_path: Path) -> None:
+    datastore = store(orthanc, tmp_path, MONAI_LABEL_DICOMWEB_CACHE_EXPIRY=60)
+    send(datastore, ct_series(tmp_path)[0])
+    datastore.lists.forget()
+    download, downloads = datastore.archive.download, []
+
+    def counted(*args: Any) -> Any:
+        downloads.append(args)
+        return download(*args)
+
+    datastore.archive.download = counted
+    with ThreadPoolExecutor(4) as pool:
+        files = list(pool.map(datastore.get_image_uri, [series_uid("ct")] * 4))
+    assert len(set(files)) == len(downloads) == 1
+    assert voxels(files[0]).shape == (8, 7, 5)
+
+
+def test_the_step_of_sweeps_is_a_setting(orthanc: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = Settings(MONAI_LABEL_DICOMWEB_CACHE_PATH=str(tmp_path / "cache"))
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_FRAME_SPACING", "0.75")
+    datastore = make_datastore(orthanc.url, settings)
+    send(datastore, sweep(tmp_path))
+    steps = np.linalg.norm(nib.load(datastore.get_image_uri(series_uid("sweep"))).affine[:3, :3], axis=0)
+    assert steps == pytest.approx([0.2, 0.75, 0.2])
+    monkeypatch.setenv("MONAI_LABEL_DICOMWEB_FRAME_SPACING", "half")
+    with pytest.raises(InputError, match="MONAI_LABEL_DICOMWEB_FRAME_SPACING: found 'half'"):
+        make_datastore(orthanc.url, settings)
+
+
 def test_a_damaged_cache_is_made_again(orthanc: Orthanc, tmp_path: Path) -> None:
     datastore = store(orthanc, tmp_path)
     send(datastore, enhanced(tmp_path, "us"))
@@ -393,6 +424,8 @@ def test_a_damaged_cache_is_made_again(orthanc: Orthanc, tmp_path: Path) -> None
     assert np.array_equal(voxels(store(orthanc, tmp_path).get_image_uri(image)), before)
     (file,) = (tmp_path / "cache").glob("*/*.nii.gz")
     file.unlink()
+    (listed,) = (tmp_path / "cache").glob("*/datastore_v2.json")
+    listed.write_text(listed.read_text()[:100])
     assert np.array_equal(voxels(store(orthanc, tmp_path).get_image_uri(image)), before)
 
 
