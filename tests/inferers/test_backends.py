@@ -19,6 +19,7 @@ from monai.data import MetaTensor
 from monai.networks.nets import UNet
 from torch import nn
 
+from benchmarks.backends import pays_from
 from grn_monai.data import read_volume
 from grn_monai.errors import InputError
 from grn_monai.inferers import TwoPlaneInferer, backends, check_backend
@@ -274,3 +275,18 @@ def test_onnxruntime_has_no_bfloat16() -> None:
         pytest.skip('needs: pip install "grn-monai[export]"')
     with pytest.raises(InputError, match=r"^amp: found bfloat16 with the backend onnxruntime"):
         TwoPlaneInferer(backend="onnxruntime", amp=True)
+
+
+@pytest.mark.parametrize(
+    ("start_up", "seconds", "expected"),
+    [(1.4, 2.0, 2), (0.9, 2.0, 1), (0.0, 2.9, 1), (10.1, 2.0, 11), (0.1, 3.0, None)],
+)
+def test_break_even_of_the_benchmark(start_up: float, seconds: float, expected: int | None) -> None:
+    eager = {"start_up": 0.1, "seconds": 3.0}
+    entry = {"start_up": start_up, "seconds": seconds}
+    assert pays_from(entry, eager) == expected
+    if expected is not None:
+        spent = [e["start_up"] + expected * e["seconds"] for e in (entry, eager)]
+        assert spent[0] < spent[1]
+        if expected > 1:
+            assert spent[0] - entry["seconds"] >= spent[1] - eager["seconds"]

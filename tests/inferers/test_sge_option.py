@@ -80,3 +80,15 @@ def test_a_network_that_always_enhances_is_not_asked_for_less(volume: torch.Tens
     )
     with pytest.raises(InputError, match="expected a network with a method segment"):
         TwoPlaneInferer(size=None, sge=False)(volume, Always())
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_torchscript_file_takes_it_too(volume: torch.Tensor, own: bool) -> None:
+    """As MONAI Label loads models/model.ts."""
+    model, script = network(own), torch.jit.script(network(own))
+    for sge in (None, True, False):
+        options = {"size": None, "return_enhanced": True, "return_agreement": True, "sge": sge}
+        found, expected = (TwoPlaneInferer(**options)(volume, m) for m in (script, model))
+        assert found.keys() == expected.keys()
+        for key, value in expected.items():
+            torch.testing.assert_close(found[key], value)
