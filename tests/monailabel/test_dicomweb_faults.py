@@ -112,6 +112,28 @@ def test_a_server_that_goes_and_comes_back(orthanc: Orthanc, tmp_path: Path) -> 
     assert np.array_equal(voxels(datastore.datalist()[0]["label"]), labels)
 
 
+def test_what_the_archive_does_not_store_is_not_saved(orthanc: Orthanc, tmp_path: Path) -> None:
+    datastore = store(orthanc, tmp_path)
+    # Orthanc answers that all is well, and lists nothing as stored.
+    with pytest.raises(InputError, match="a file that it did not store"):
+        send(datastore, ct_series(tmp_path, "nameless", StudyInstanceUID="")[0][:1])
+    send(datastore, enhanced(tmp_path, "us"))
+    image = series_uid("us")
+    some_labels(datastore.get_image_uri(image), tmp_path / "label.nii.gz")
+
+    def unstored(path: Path) -> None:
+        dataset = pydicom.dcmread(path)
+        dataset.StudyInstanceUID = ""
+        dataset.save_as(path)
+        type(datastore.archive).store(datastore.archive, path)
+
+    datastore.archive.store = unstored
+    with pytest.raises(InputError, match="a file that it did not store"):
+        datastore.save_label(image, str(tmp_path / "label.nii.gz"), "final", {})
+    assert not list((tmp_path / "cache").rglob("labels/final/*.nii.gz"))
+    assert datastore.get_unlabeled_images() == [image]
+
+
 def test_passwords_and_wrong_addresses(tmp_path: Path) -> None:
     with running_orthanc(tmp_path / "orthanc", ("site", "secret")) as server:
         with pytest.raises(InputError, match=r"401 .* Set MONAI_LABEL_DATASTORE_USERNAME"):
