@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from fastapi import HTTPException
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.tasks.activelearning.first import First
 from monailabel.tasks.activelearning.random import Random
+from monailabel.utils.async_tasks.utils import tasks
 
 from grn_monai import __version__
 from grn_monai.errors import InputError, count_scans, find_input_error, report_input_errors
@@ -210,11 +213,20 @@ class LayersApp(MONAILabelApp):
                 raise HTTPException(422, str(error)) from error
             raise
 
+    def scoring(self, request: Any, datastore: Any = None) -> Any:
+        """Scores scans; see MONAI Label's ``MONAILabelApp.scoring``. In the background it gives way to requests."""
+        if not self._server_mode:
+            os.nice(10)
+            # Waiting threads of torch would take the other cores from the server all the same.
+            torch.set_num_threads(max(1, torch.get_num_threads() // 2))
+        return super().scoring(request, datastore)
+
     def async_scoring(self, method: Any, params: Any = None) -> Any:
-        """Starts a scoring process, unless every unlabelled scan has its score already."""
+        """Starts a scoring process, unless one is at work or every unlabelled scan has its score already."""
         method = method or "disagreement"
         known = self._scoring_methods.get(method)
-        if isinstance(known, DisagreementScoring) and not known.missing(self.datastore()):
+        at_work = any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("scoring"))
+        if at_work or (isinstance(known, DisagreementScoring) and not known.missing(self.datastore())):
             return {}
         return super().async_scoring(method, params)
 

@@ -59,21 +59,26 @@ class DisagreementScoring(ScoringMethod):
             ``total`` unlabelled scans, ``executed``, ``skipped`` (scored before), ``failed`` (scan to message) and
             ``latency`` in seconds.
         """
-        start = time.time()
-        stamp = weights_stamp(self.task.weights_file())
-        todo, total = self.missing(datastore), len(datastore.get_unlabeled_images())
-        chosen = todo[: int(request.get("max_samples") or len(todo))]
+        start, total = time.time(), len(datastore.get_unlabeled_images())
+        limit = int(request.get("max_samples") or 0)
+        done: list[str] = []
         failed: dict[str, str] = {}
-        for image in tqdm(chosen, desc="scoring", unit="scan", disable=None):
-            try:
-                values = scan_values(self.task.score(datastore.get_image_uri(image), request.get("device", "cpu")))
-            except InputError as error:
-                failed[image] = str(error)
-                values = {"disagreement": None, "entropy": None, "error": str(error)}
-            self.store.save(image, stamp, values)
+        before = total - len(self.missing(datastore))
+        while todo := self.missing(datastore)[: limit - len(done) if limit else None]:
+            # Once more when it ends: a training may have changed the weights meanwhile.
+            for image in tqdm(todo, desc="scoring", unit="scan", disable=None):
+                stamp = weights_stamp(self.task.weights_file())
+                try:
+                    values = scan_values(self.task.score(datastore.get_image_uri(image), request.get("device", "cpu")))
+                    failed.pop(image, None)
+                except InputError as error:
+                    failed[image] = str(error)
+                    values = {"disagreement": None, "entropy": None, "error": str(error)}
+                self.store.save(image, stamp, values)
+                done.append(image)
         for image, message in failed.items():
             logger.warning("not scored: %s: %s", image, message)
-        summary = {"total": total, "executed": len(chosen), "skipped": total - len(todo), "failed": failed}
+        summary = {"total": total, "executed": len(done), "skipped": before, "failed": failed}
         logger.info("scoring: %s", summary)
         return {**summary, "latency": round(time.time() - start, 3)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
 import threading
@@ -59,6 +60,7 @@ def serve(app: Path, studies: str, host: str, port: int, conf: dict[str, str], m
     try:
         from monailabel.main import Main
         from monailabel.utils.async_tasks.task import AsyncTask
+        from monailabel.utils.async_tasks.utils import background_executors, processes
     except ImportError as error:
         found = f"no MONAI Label ({error})"
         raise InputError(sys.executable, found, "an environment with monailabel", MEND_INSTALL) from error
@@ -66,14 +68,17 @@ def serve(app: Path, studies: str, host: str, port: int, conf: dict[str, str], m
     args = ["start_server", "--app", str(app), "--studies", studies, "--host", host, "--port", str(port)]
     for key, value in conf.items():
         args += ["--conf", key, value]
+    # uvicorn ends by itself and then raises the signal again, which would end this process before the clean-up below.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_announce, args=(host, port), daemon=True).start()
     try:
         main.action_start_server(main.args_parser().parse_args(args))
     finally:
-        # MONAI Label would wait for them to end by themselves.
-        for method in ("train", "scoring", "batch_infer"):
-            while AsyncTask.stop(method) is not None:
-                pass
+        # MONAI Label would wait for them, and for those that wait for these, to end by themselves.
+        for method, executor in background_executors.items():
+            executor.shutdown(wait=False, cancel_futures=True)
+            while processes(method):
+                AsyncTask.stop(method)
 
 
 def _announce(host: str, port: int) -> None:

@@ -8,6 +8,7 @@ import os
 import signal
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +28,13 @@ UNET = SERVED[2]
 
 def start(out: Path, runs: Path, cohort: Path) -> Server:
     return grn_server(out, BUNDLES, runs, str(cohort), "--conf", "models", UNET).wait()
+
+
+def group(process: psutil.Process) -> int | None:
+    try:
+        return os.getpgid(process.pid)
+    except ProcessLookupError:
+        return None
 
 
 def children(server: Server) -> list[psutil.Process]:
@@ -69,13 +77,21 @@ def _quietly(call: Callable[..., object], *args: object) -> None:
 def test_a_stopped_server_takes_its_training_with_it(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
     server = start(tmp_path / "label", label_runs, label_cohort)
     server.client().train_start(UNET, {"max_epochs": 5000, "device": "cpu"})
+    with urllib.request.urlopen(
+        urllib.request.Request(f"{server.url}/train/{UNET}?enqueue=true", b"{}", {"Content-Type": "application/json"})
+    ) as answer:
+        assert answer.status == 200, "a second waits for the first"
     history = tmp_path / "label" / "app" / "model" / UNET / "history.csv"
     wait_for(history.is_file)
     left = children(server)
     assert left
-    server.stop(signal.SIGTERM)
-    _, alive = psutil.wait_procs(left, timeout=10)
-    assert alive == []
+    server.process.send_signal(signal.SIGTERM)
+    server.process.wait(60)
+    time.sleep(1)
+    assert [p for p in psutil.process_iter() if group(p) == server.process.pid] == [], (
+        "nothing goes on, nothing new starts"
+    )
+    assert not any(p.is_running() for p in left)
 
 
 def test_a_taken_port_and_missing_weights_end_on_one_line(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
