@@ -18,6 +18,7 @@ import math
 import multiprocessing
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -138,6 +139,7 @@ def measure(case: str, args: argparse.Namespace) -> dict[str, Any]:
             "max_difference": float((found - reference).abs().max()),
             "different_labels": int((found.argmax(1) != labels).sum()),
         }
+        print(f"{case} {kind}: compared", file=sys.stderr)
     del found, reference, labels
     steps = {kind: functools.partial(call, scan) for kind, call in calls.items()}
     times = interleaved(steps, args.rounds, warmup=1)
@@ -145,6 +147,7 @@ def measure(case: str, args: argparse.Namespace) -> dict[str, Any]:
         entry["seconds"] = statistics.median(times[kind])
         entry["over_eager"] = median_ratio(times, kind, "eager")
         entry |= start_ups(kind, case, args)
+        print(f"{case} {kind}: {entry['seconds']:.2f} s, start-up {entry['start_up']:.2f} s", file=sys.stderr)
     for entry in result.values():
         entry["pays_from_scan"] = pays_from(entry, result["eager"])
     return result
