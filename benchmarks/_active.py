@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -49,6 +51,20 @@ def correlations(stages: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         found = {score: [r for s in group if (r := _spearman(s["left"], score)) is not None] for score in SCORES}
         result[str(size)] = {score: spread(values) for score, values in found.items() if values}
     return result
+
+
+def chosen_dice(stages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, float]]:
+    """True Dice (decoded) that the chosen scans, and all they were chosen from, had before: means by strategy."""
+    before = {(s["strategy"], s["seed"], s["scans"]): s for s in stages}
+    sizes = sorted({s["scans"] for s in stages})
+    found: dict[str, list[tuple[float, float]]] = {}
+    for smaller, size in pairwise(sizes):
+        for (strategy, seed, scans), stage in before.items():
+            if scans == size and (earlier := before.get((strategy, seed, smaller))):
+                left = {name: values["decoded"] for name, values in earlier["left"].items()}
+                own = [left[name] for name in stage["labelled"] if name in left]
+                found.setdefault(strategy, []).append((fmean(own), fmean(left.values())))
+    return {strategy: (fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) for strategy, pairs in found.items()}
 
 
 def _spearman(left: Mapping[str, Mapping[str, Any]], score: str) -> float | None:
@@ -101,9 +117,30 @@ def _differences(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
             rows.append([f"{TITLES[strategy]}, {'slices' if kind == 'slice' else kind}", *cells])
     note = (
         "Difference in percentage points to random of the same seed: mean ± standard deviation, in brackets that of "
-        "each seed."
+        "each seed. "
     )
-    return _markdown(rows) + "\n\n" + note
+    return _markdown(rows) + "\n\n" + note + _verdict(result)
+
+
+def _verdict(result: Mapping[str, Any]) -> str:
+    """In how many comparisons a strategy was above random, and how bad the scans were that it chose."""
+    parts, first = [], min(result["settings"]["sizes"])
+    for strategy, by_size in result["summary"].items():
+        values = [v for n, entry in by_size.items() if int(n) > first for v in _differing(entry)]
+        if values:
+            above = sum(value > 0 for value in values)
+            parts.append(f"{TITLES[strategy]} was above random in {above} of {len(values)} comparisons (decoded)")
+    text = "; ".join(parts) + "."
+    if chosen := chosen_dice(result["stages"]):
+        dice = ", ".join(f"{TITLES[s]} {100 * own:.1f} (of {100 * pool:.1f})" for s, (own, pool) in chosen.items())
+        text += f" Mean Dice, before their annotation, of the scans chosen (of all that were left): {dice}."
+    return text[:1].upper() + text[1:]
+
+
+def _differing(entry: Mapping[str, Any]) -> list[float]:
+    """The differences to random of each seed."""
+    values: list[float] = entry.get("minus_random", {}).get("decoded", {}).get("values", [])
+    return values
 
 
 def _correlations(result: Mapping[str, Any], sizes: Sequence[str]) -> str:

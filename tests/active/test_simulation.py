@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from benchmarks import active_learning as simulation
-from benchmarks._active import active_table, correlations, summary
+from benchmarks._active import active_table, chosen_dice, correlations, summary
 
 POOL = [f"scan-{i:02d}" for i in range(12)]
 HARD = {name: i / 100 for i, name in enumerate(POOL)}
@@ -138,7 +138,7 @@ def test_the_tables_cells() -> None:
     settings = {"sizes": [1, 2], "base_channels": 4, "iterations": 8, "batch": 4, "size": 32, "validations": 2}
     cohort = {"training": 12, "validation": 1, "test": 2}
     result = {"settings": settings, "cohort": cohort, "simulated": True, "summary": summary(stages),
-              "correlations": correlations(stages)}  # fmt: skip
+              "correlations": correlations(stages), "stages": stages}  # fmt: skip
     table = active_table(result)
     assert "| random, decoded |  | 40.0 ± 14.1 |" in table
     assert "| entropy, slices |  | 30.0 ± 14.1 |" in table
@@ -146,6 +146,15 @@ def test_the_tables_cells() -> None:
     assert "| score | 2 scans (4 models) |" in table
     assert "| disagreement | -1.00 ± 0.00 |" in table
     assert "over 2 seeds" in table
+    assert "Entropy was above random in 2 of 2 comparisons (decoded)." in table
+
+
+def test_how_bad_the_chosen_scans_were() -> None:
+    left: dict[str, tuple[float | None, float]] = {"a": (0.1, 0.9), "b": (0.2, 0.5), "c": (9.0, 0.1)}
+    later = stage("entropy", 0, 0.5, {"a": (0.1, 0.9)})
+    stages = [{**stage("entropy", 0, 0.5, left), "scans": 1, "labelled": ["x"]}, {**later, "labelled": ["x", "b", "c"]}]
+    assert chosen_dice(stages) == {"entropy": (pytest.approx(0.3), pytest.approx(0.5))}
+    assert chosen_dice(stages[1:]) == {}
 
 
 def test_the_network_is_the_bundles(args: argparse.Namespace, tmp_path: Path) -> None:
