@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import time
@@ -221,11 +222,23 @@ def write(done: Sequence[Mapping[str, Any]], args: argparse.Namespace) -> None:
         "summary": summary(done),
         "correlations": correlations(done),
         "seconds": {part: spread([stage["seconds"][part] for stage in done]) for part in ("training", "predictions")},
-        "stages": [{k: v for k, v in stage.items() if k not in drop} for stage in done],
         "provenance": provenance(),
         "threads": args.threads,
     }
-    write_whole(args.out, json_text(result))
+    stages = [{k: _rounded(v) for k, v in stage.items() if k not in drop} for stage in done]
+    lines = ",\n".join(f"    {json.dumps(stage)}" for stage in stages)  # one a line: there are thousands of numbers
+    write_whole(
+        args.out, f'{json_text(result).rstrip().removesuffix("}").rstrip()},\n  "stages": [\n{lines}\n  ]\n}}\n'
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers of nested dicts to five decimals, NaN to None."""
+    if isinstance(value, Mapping):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    return value
 
 
 def main() -> int:
