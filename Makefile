@@ -20,7 +20,7 @@ $(STAMP): setup.cfg pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e ".[scans,export,test,dev]"
 	@touch $@
 
-# MONAI Label wants older packages than the project, so it has an environment of its own, with the same torch.
+# MONAI Label brings many packages and asks for older ones, so it has an environment of its own, with the same torch.
 setup-label: $(STAMP_LABEL) ## create .venv-label, the environment of MONAI Label
 
 $(STAMP_LABEL): requirements-label.txt requirements-label-nodeps.txt setup.cfg pyproject.toml
@@ -28,6 +28,7 @@ $(STAMP_LABEL): requirements-label.txt requirements-label-nodeps.txt setup.cfg p
 	$(VENV_LABEL)/bin/python -m pip install -q --disable-pip-version-check -r requirements-label.txt
 	$(VENV_LABEL)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-label-nodeps.txt
 	$(VENV_LABEL)/bin/python -m pip install -q --disable-pip-version-check --no-deps -e .
+	$(VENV_LABEL)/bin/python -m grn_monai.monailabel.pydicom_names
 	@touch $@
 
 # One thread per worker: two workers with two threads each would wait for each other on two cores.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from grn_monai.commands.common import OK, add_parser
 from grn_monai.errors import InputError
+
+if TYPE_CHECKING:
+    from grn_monai.monailabel.layout import Layout
 
 __all__ = ["add", "run"]
 
@@ -28,7 +31,8 @@ def add(commands: Any) -> None:
         "\n"
         "A bundle without a trained model is named, and not served. The scans of a cohort are copied to OUT/studies,\n"
         "where MONAI Label saves labels (labels/final); other folders are served in place. Weights that were trained\n"
-        "in OUT stay there when the command is given again; --fresh starts from the runs.",
+        "in OUT stay there when the command is given again; --fresh starts from the runs, and moves what was there to\n"
+        "OUT/before-N.",
     )
     parser.add_argument("--bundles", type=Path, default=Path("bundles"), metavar="DIR", help="folder of the bundles")
     parser.add_argument("--runs", type=Path, default=Path("runs"), metavar="DIR", help="searched for trained models")
@@ -45,7 +49,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--modality", metavar="US|CT|MR", help="of the series to offer, with a DICOMweb URL")
     parser.add_argument("--out", type=Path, default=Path("runs/label"), metavar="DIR", help="app and studies")
-    parser.add_argument("--fresh", action="store_true", help="throw away what an earlier call laid out in OUT")
+    parser.add_argument("--fresh", action="store_true", help="begin anew; what is in OUT goes to OUT/before-N")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--conf", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"), help="of the app")
@@ -59,13 +63,13 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         InputError: no trained bundle, bad studies, MONAI Label is not installed, or the port is taken.
     """
-    from grn_monai.monailabel.layout import find_runs, lay_out
-    from grn_monai.monailabel.serve import serve
+    from grn_monai.monailabel.layout import find_runs, lay_out, only_one
+    from grn_monai.monailabel.serve import check_port, serve
 
     bundles = sorted(p.parents[1] for p in options.bundles.glob("*/configs/metadata.json"))
     if not bundles:
         raise InputError(options.bundles, "no bundle", "folders NAME with configs/metadata.json", "Correct --bundles.")
-    runs = find_runs(options.runs, bundles)
+    runs = find_runs(options.runs, bundles, skip=options.out)
     for given in options.model:
         name, _, folder = given.partition("=")
         known = [bundle.name for bundle in bundles]
@@ -73,15 +77,23 @@ def run(options: argparse.Namespace) -> int:
             mend = "Give such as us_layers_grn_plus=runs/demo/grn_plus."
             raise InputError("--model", repr(given), f"NAME=RUN with NAME of {', '.join(known)}", mend)
         runs[name] = Path(folder)
-    layout = lay_out(options.out, bundles, runs, options.studies, options.sections, options.fresh)
+    if not options.prepare_only:
+        check_port(options.host, options.port)
+    with only_one(options.out):
+        layout = lay_out(options.out, bundles, runs, options.studies, options.sections, options.fresh)
+        _tell(layout)
+        if not options.prepare_only:
+            conf = dict(options.conf)
+            serve(layout.app, layout.studies, options.host, options.port, conf, options.modality)
+    return OK
+
+
+def _tell(layout: Layout) -> None:
     for name, run_folder in layout.served.items():
         kept = ", as it is in the app" if name in layout.kept else ""
-        print(f"{name}: weights of {run_folder}{kept}")
+        newer = f" (there is another training, {layout.newer[name]}: --fresh takes it)" if name in layout.newer else ""
+        print(f"{name}: weights of {run_folder}{kept}{newer}")
     for name, reason in layout.not_served.items():
         print(f"{name}: not served, {reason}")
     if layout.images is not None:
-        print(f"studies: {layout.studies}, {layout.images} scans, {layout.labelled} of them with labels")
-    if not options.prepare_only:
-        conf = dict(options.conf)
-        serve(layout.app, layout.studies, options.host, options.port, conf, options.modality)
-    return OK
+        print(f"studies: {layout.studies}, {layout.images} scans, {layout.labelled} of them with labels", flush=True)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, make_folder, replacing, write_whole
 from grn_monai.zoo.prepare import prepare_bundle
 
-__all__ = ["Layout", "find_runs", "lay_out", "read_notes"]
+__all__ = ["Layout", "find_runs", "lay_out", "only_one", "read_notes"]
 
 RECORD = "label.json"
 """In a bundle of the app: where its weights came from."""
@@ -39,6 +41,7 @@ class Layout:
         studies: folder or URL for ``--studies``.
         served: bundle to the run whose weights it has.
         kept: bundles whose folder was there already and was left as it is, with what was trained in it since.
+        newer: of these, those with another training than the one they came from, and its folder.
         not_served: bundle to the reason.
         images: number of scans in a folder that was made here, or None.
         labelled: number of them whose labels came along.
@@ -48,17 +51,41 @@ class Layout:
     studies: str
     served: dict[str, str] = field(default_factory=dict)
     kept: list[str] = field(default_factory=list)
+    newer: dict[str, str] = field(default_factory=dict)
     not_served: dict[str, str] = field(default_factory=dict)
     images: int | None = None
     labelled: int = 0
 
 
-def find_runs(runs: Path, bundles: Sequence[Path]) -> dict[str, Path]:
+@contextlib.contextmanager
+def only_one(out: Path) -> Iterator[None]:
+    """Sees that no two servers, and no server and a layout, work in one folder.
+
+    Raises:
+        InputError: another process does.
+    """
+    from filelock import FileLock, Timeout
+
+    make_folder(out)
+    lock = FileLock(out / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        mend = "Stop the other server, or give another --out."
+        raise InputError(out, "a folder that another server works in", "one of its own", mend) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def find_runs(runs: Path, bundles: Sequence[Path], skip: Path | None = None) -> dict[str, Path]:
     """The newest finished training of each bundle.
 
     Args:
         runs: folder that is searched at any depth for ``run.json`` beside ``models/model.pt``.
         bundles: folders of bundles; a run belongs to the one whose metadata has the run's name.
+        skip: folder to leave out: what was laid out before, whose bundles hold such files after a training there.
 
     Returns:
         bundle name to the run's folder, for those that have one.
@@ -66,13 +93,17 @@ def find_runs(runs: Path, bundles: Sequence[Path]) -> dict[str, Path]:
     names = {json.loads((b / "configs" / "metadata.json").read_text())["name"]: b.resolve().name for b in bundles}
     found: dict[str, tuple[int, Path]] = {}
     for record in runs.rglob("run.json") if runs.is_dir() else ():
+        if skip is not None and record.resolve().is_relative_to(skip.resolve()):
+            continue
         model = record.parent / "models" / "model.pt"
         try:
-            name = names[json.loads(record.read_text())["config"]["_meta_"]["name"]]
+            content = json.loads(record.read_text())
+            name = names[content["config"]["_meta_"]["name"]]
             time = model.stat().st_mtime_ns
         except (OSError, ValueError, KeyError, TypeError):
             continue  # another command's record, or a training that has no model yet
-        if name not in found or time > found[name][0]:
+        in_an_app = (record.parent / RECORD).is_file()
+        if content.get("status") == "completed" and not in_an_app and (name not in found or time > found[name][0]):
             found[name] = (time, record.parent)
     return {name: run for name, (_, run) in found.items()}
 
@@ -87,8 +118,8 @@ def lay_out(
 ) -> Layout:
     """Make, or bring up to date, what a server needs.
 
-    A bundle that is in the app already keeps the weights that were trained there, as long as it came from the same
-    run; ``fresh`` makes it anew.
+    A bundle that was trained in the app keeps those weights, whatever other trainings there are now; ``fresh`` makes
+    it anew. Nothing is ever deleted: ``fresh`` moves what was there to ``before-N``.
 
     Args:
         out: folder to make: ``app/`` and, for a cohort, ``studies/``.
@@ -98,7 +129,7 @@ def lay_out(
             stay out of it), any other folder (served in place, as MONAI Label does), or the URL of a DICOM server.
         sections: the cohort's sections to serve. Scans that will be tested are better left out: whoever labels them
             trains on them.
-        fresh: throw away bundles, scores and studies of an earlier layout.
+        fresh: begin anew; bundles, scores, studies and labels of an earlier layout go to ``before-N``.
 
     Returns:
         what is there now.
@@ -110,10 +141,14 @@ def lay_out(
         if section not in SECTIONS:
             raise InputError("sections", repr(section), f"some of {', '.join(SECTIONS)}", "Correct the option.")
     app = out / "app"
+    if "://" not in studies and Path(studies).resolve().is_relative_to(out.resolve()):
+        mend = "Give the cohort, or another --out."
+        raise InputError(studies, f"studies inside {out}, the folder of the app", "scans somewhere else", mend)
     make_folder(out)
+    if (app / "model").is_dir() and not (app / NOTES).is_file():
+        raise InputError(app, "a folder of something else", "none, or one laid out before", "Give another --out.")
     if fresh:
-        for part in (app, out / "studies"):
-            shutil.rmtree(part, ignore_errors=True)
+        _move_aside(out)
     layout = Layout(app, studies)
     make_folder(app / "model")
     write_whole(app / "main.py", MAIN)
@@ -124,12 +159,13 @@ def lay_out(
         reasons = "; ".join(f"{name}: {reason}" for name, reason in layout.not_served.items())
         raise InputError(app, f"no bundle to serve ({reasons})", "a trained bundle", "Train one: `make demo`.")
     subjects: dict[str, str] = {}
+    source: dict[str, Any] = {}
     if cohort is not None:
-        subjects = _copy_studies(layout, out / "studies", cohort, sections, list(runs.values()))
+        subjects, source = _copy_studies(layout, out / "studies", cohort, sections, list(runs.values()))
     elif "://" not in studies and not Path(studies).is_dir():
         mend = "Give a cohort, a folder of scans, or http://…/dicom-web."
         raise InputError(studies, "no such folder", "scans", mend)
-    notes = {"subjects": subjects, "not_served": layout.not_served}
+    notes = {"subjects": subjects, "not_served": layout.not_served, "source": source}
     write_whole(app / NOTES, json.dumps(notes, indent=1))
     return layout
 
@@ -141,56 +177,93 @@ def read_notes(app: Path) -> tuple[dict[str, str], dict[str, str]]:
     return dict(notes.get("subjects", {})), dict(notes.get("not_served", {}))
 
 
+def _move_aside(out: Path) -> None:
+    """What an earlier layout left goes to the next free ``before-N``."""
+    parts = [out / name for name in ("app", "studies") if (out / name).exists()]
+    if parts:
+        number = 1 + max((int(p.name[7:]) for p in out.glob("before-*") if p.name[7:].isdigit()), default=0)
+        make_folder(out / f"before-{number}")
+        for part in parts:
+            os.rename(part, out / f"before-{number}" / part.name)
+
+
 def _install(layout: Layout, bundle: Path, run: Path | None, cohort: Path | None) -> None:
     """One bundle of the app, with the weights of its run."""
     name, target = bundle.name, layout.app / "model" / bundle.name
-    if run is None:
-        if (target / "models" / "model.pt").is_file():
+    weights, record = target / "models" / "model.pt", target / RECORD
+    there = json.loads(record.read_text()) if record.is_file() and weights.is_file() else None
+    origin = None if run is None else {"run": str(run.resolve()), "stamps": _stamps(run / "models" / "model.pt")}
+    if there is not None:
+        came_from = {key: there[key] for key in ("run", "stamps")}
+        if origin is None or came_from == origin or there["installed"] != _stamps(weights):
             layout.kept.append(name)
-            layout.served[name] = "an earlier layout"
-        else:
-            layout.not_served[name] = "no training of it was found"
+            layout.served[name] = there["run"]
+            if origin is not None and came_from != origin:
+                layout.newer[name] = str(run)
+            return
+    if run is None:
+        layout.not_served[name] = "no training of it was found"
         return
-    model = run / "models" / "model.pt"
-    origin = {"run": str(run.resolve()), "stamps": [list(pair) for pair in file_stamps(model)]}
-    record = target / RECORD
-    if record.is_file() and json.loads(record.read_text()) == origin:
-        layout.kept.append(name)
-    else:
-        if target.exists():
-            shutil.rmtree(target)
-            shutil.rmtree(layout.app / "scores" / name, ignore_errors=True)
-        options: dict[str, Any] = {} if cohort is None else {"dataset_dir": str(cohort.resolve())}
-        prepare_bundle(bundle, target, model, options)
-        write_whole(record, json.dumps(origin, indent=1))
+    options: dict[str, Any] = {} if cohort is None else {"dataset_dir": str(cohort.resolve())}
+    fresh = target.with_name(f".new-{name}")
+    shutil.rmtree(fresh, ignore_errors=True)
+    prepare_bundle(bundle, fresh, run / "models" / "model.pt", options)
+    if target.exists():  # as it was laid out: nothing was trained in it
+        shutil.rmtree(target)
+        shutil.rmtree(layout.app / "scores" / name, ignore_errors=True)
+    os.rename(fresh, target)
+    write_whole(record, json.dumps({**(origin or {}), "installed": _stamps(weights)}, indent=1))
     layout.served[name] = str(run)
+
+
+def _stamps(file: Path) -> list[list[int]]:
+    return [list(pair) for pair in file_stamps(file)]
 
 
 def _copy_studies(
     layout: Layout, folder: Path, cohort: Path, sections: Sequence[str], runs: Sequence[Path]
-) -> dict[str, str]:
-    """The cohort's scans, and the labels of those that the models were trained on; returns the scans' subjects."""
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """The cohort's scans, and the labels of those that the models were trained on.
+
+    Returns:
+        the scans' subjects, and what the scans came from.
+
+    Raises:
+        InputError: the folder has scans of other sections or of another cohort, or a scan has changed since: labels
+            that were saved for it may no longer be its own.
+    """
     content, _ = load_cohort(cohort)
     items = [item for section in sections for item in content[section]]
     if not items:
         raise InputError(cohort, f"no scan in {', '.join(sections)}", "scans to serve", "Choose other sections.")
-    check_file_names([{**item} for item in items])
-    used = {scan for run in runs for scan in json.loads((run / "run.json").read_text()).get("scans", [])}
+    check_file_names(items)
+    notes = layout.app / NOTES
+    before = json.loads(notes.read_text()).get("source", {}) if notes.is_file() else {}
+    source: dict[str, Any] = {"cohort": str(cohort.resolve()), "sections": sorted(sections), "scans": {}}
+    mend = "Give another --out, or --fresh (what is there moves aside)."
+    for key in ("cohort", "sections"):
+        if before and before[key] != source[key]:
+            raise InputError(folder, f"scans of the {key} {before[key]}", f"those of {source[key]}", mend)
+    records = [run / "run.json" for run in runs]
+    used = {scan for record in records if record.is_file() for scan in json.loads(record.read_text()).get("scans", [])}
     subjects = {}
     for item in items:
         subject, scan = item_names(item)
         image = Path(item["image"])
-        subjects[scan_name(image)] = subject
+        name, stamps = scan_name(image), _stamps(image)
+        if before.get("scans", {}).get(name, stamps) != stamps:
+            raise InputError(image, "a scan that has changed since it was laid out", "the same scan", mend)
+        source["scans"][name] = stamps
+        subjects[name] = subject
         _copy(image, folder / image.name)
         if scan in used and item.get("label") is not None:
             label = Path(item["label"])
-            ending = label.name[len(scan_name(label)) :]
-            target = folder / "labels" / "final" / f"{scan_name(image)}{ending}"
+            target = folder / "labels" / "final" / f"{name}{label.name[len(scan_name(label)) :]}"
             if not target.exists():  # one that was corrected since stays
                 _copy(label, target)
             layout.labelled += 1
     layout.studies, layout.images = str(folder), len(items)
-    return subjects
+    return subjects, source
 
 
 def _copy(source: Path, target: Path) -> None:

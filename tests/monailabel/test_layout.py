@@ -12,7 +12,7 @@ import yaml
 
 from grn_monai.cli import main
 from grn_monai.errors import InputError
-from grn_monai.monailabel.layout import find_runs, lay_out
+from grn_monai.monailabel.layout import Layout, find_runs, lay_out, only_one
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
 from tests.monailabel.conftest import BUNDLES, SERVED
 
@@ -64,21 +64,78 @@ def test_layout_of_a_cohort(label_cohort: Path, label_runs: Path, tmp_path: Path
 
 
 def test_weights_trained_in_the_app_stay_until_fresh(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
-    runs = find_runs(label_runs, ALL)
+    """With the folder inside that of the runs, as `make label` has it."""
+    runs = tmp_path / "runs"
+    shutil.copytree(label_runs, runs)
+    out = runs / "label"
 
-    def again(**options: bool) -> tuple[bytes, list[str], bytes]:
-        layout = lay_out(tmp_path / "label", ALL, runs, str(label_cohort), **options)
-        label = next((Path(layout.studies) / "labels" / "final").iterdir())
-        return (layout.app / "model" / SERVED[0] / "models" / "model.pt").read_bytes(), layout.kept, label.read_bytes()
+    def again(**options: bool) -> tuple[bytes, Layout]:
+        layout = lay_out(out, ALL, find_runs(runs, ALL, skip=out), str(label_cohort), **options)
+        return (layout.app / "model" / SERVED[0] / "models" / "model.pt").read_bytes(), layout
 
-    first, kept, label = again()
-    assert kept == []
-    model = tmp_path / "label" / "app" / "model" / SERVED[0] / "models" / "model.pt"
-    model.write_bytes(b"trained here")
-    corrected = next((tmp_path / "label" / "studies" / "labels" / "final").iterdir())
+    first, layout = again()
+    assert (layout.kept, layout.newer) == ([], {})
+    # What a training there leaves: a run.json of its own, newer weights, labels.
+    folder = out / "app" / "model" / SERVED[0]
+    shutil.copy(runs / SERVED[0] / "run.json", folder / "run.json")
+    (folder / "models" / "model.pt").write_bytes(b"trained here")
+    corrected = next((out / "studies" / "labels" / "final").iterdir())
     corrected.write_bytes(b"corrected")
-    assert again() == (b"trained here", list(SERVED), b"corrected")
-    assert again(fresh=True) == (first, [], label)
+    weights, layout = again()
+    assert weights == b"trained here"
+    assert (set(layout.kept), layout.newer) == (set(SERVED), {})
+    assert corrected.read_bytes() == b"corrected"
+    # Another training outside: what was trained in the app stays, what was not is replaced.
+    for name in SERVED[:2]:
+        os.utime(runs / name / "models" / "model.pt", ns=(2**60, 2**60))
+    weights, layout = again()
+    assert weights == b"trained here"
+    assert layout.newer == {SERVED[0]: str(runs / SERVED[0])}
+    assert layout.kept == [SERVED[0], SERVED[2]]
+    weights, layout = again(fresh=True)
+    assert weights == first
+    assert layout.kept == []
+    before = out / "before-1"
+    assert (before / "app" / "model" / SERVED[0] / "models" / "model.pt").read_bytes() == b"trained here"
+    assert (before / "studies" / "labels" / "final" / corrected.name).read_bytes() == b"corrected"
+    again(fresh=True)
+    assert (out / "before-2" / "app").is_dir()
+
+
+def test_only_finished_runs_count(label_runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(label_runs / SERVED[0], tmp_path / "run")
+    record = tmp_path / "run" / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "status": "running"}))
+    assert find_runs(tmp_path, ALL) == {}
+
+
+def test_other_scans_do_not_get_old_labels(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
+    runs, cohort = find_runs(label_runs, ALL), tmp_path / "cohort"
+    shutil.copytree(label_cohort, cohort)
+    lay_out(tmp_path / "label", ALL, runs, str(cohort), sections=["training", "test"])
+    with pytest.raises(InputError, match=r"scans of the sections \['test', 'training'\]"):
+        lay_out(tmp_path / "label", ALL, runs, str(cohort))
+    with pytest.raises(InputError, match="scans of the cohort"):
+        lay_out(tmp_path / "label", ALL, runs, str(label_cohort), sections=["training", "test"])
+    image = next((cohort / "images").iterdir())
+    os.utime(image, ns=(2**60, 2**60))
+    with pytest.raises(InputError, match="a scan that has changed since it was laid out"):
+        lay_out(tmp_path / "label", ALL, runs, str(cohort), sections=["training", "test"])
+    lay_out(tmp_path / "label", ALL, runs, str(cohort), fresh=True)
+    assert len(list((tmp_path / "label" / "studies").glob("*.nii.gz"))) == 6
+
+
+def test_a_users_own_folders_are_left_alone(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
+    runs = find_runs(label_runs, ALL)
+    shutil.copytree(label_cohort / "images", tmp_path / "mine" / "studies")
+    with pytest.raises(InputError, match=r"studies inside .*mine, the folder of the app"):
+        lay_out(tmp_path / "mine", ALL, runs, str(tmp_path / "mine" / "studies"), fresh=True)
+    assert list((tmp_path / "mine" / "studies").iterdir())
+    (tmp_path / "other" / "app" / "model").mkdir(parents=True)
+    with pytest.raises(InputError, match="a folder of something else"):
+        lay_out(tmp_path / "other", ALL, runs, str(label_cohort), fresh=True)
+    with only_one(tmp_path / "x"), pytest.raises(InputError, match="another server works in"), only_one(tmp_path / "x"):
+        pass
 
 
 def test_what_cannot_be_laid_out(label_cohort: Path, label_runs: Path, tmp_path: Path) -> None:
@@ -98,15 +155,15 @@ def test_what_cannot_be_laid_out(label_cohort: Path, label_runs: Path, tmp_path:
 
 
 def test_command(label_cohort: Path, label_runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["label", "--bundles", str(BUNDLES), "--out", str(tmp_path / "x"), "--prepare-only"]
-    options += ["--studies", str(label_cohort)]
+    options = ["label", "--bundles", str(BUNDLES), "--studies", str(label_cohort), "--prepare-only"]
+    options += ["--out", str(tmp_path / "x")]
     assert main([*options, "--runs", str(label_runs)]) == 0
     text = capsys.readouterr().out
     assert f"us_layers_grn_plus: weights of {label_runs / SERVED[0]}" in text
     assert "us_layers_grn_sel: not served, no training of it was found" in text
     assert "6 scans, 2 of them with labels" in text
     assert main([*options, "--runs", str(tmp_path / "none")]) == 0, "what was laid out before is served again"
-    assert "weights of an earlier layout, as it is in the app" in capsys.readouterr().out
+    assert f"weights of {label_runs / SERVED[0]}, as it is in the app" in capsys.readouterr().out
     assert main([*options, "--model", f"us_layers_grn_sel={label_runs / SERVED[0]}"]) == 2, "another bundle's run"
     assert "a training of the bundle" in capsys.readouterr().err
     assert main([*options, "--model", "unet"]) == 2
