@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import requests
 import torch
 from fastapi import HTTPException
 from monailabel.config import settings
@@ -22,8 +24,10 @@ from grn_monai import __version__
 from grn_monai.errors import InputError, count_scans, find_input_error, report_input_errors
 from grn_monai.monailabel.infer import LayersInferTask
 from grn_monai.monailabel.layout import read_notes
+from grn_monai.monailabel.requests import refuse_expressions
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
-from grn_monai.monailabel.scoring import DisagreementScoring, RankedStrategy, scan_values
+from grn_monai.monailabel.scoring import PARTIAL, DisagreementScoring, RankedStrategy, scan_values
+from grn_monai.monailabel.studies import make_studies
 from grn_monai.monailabel.train import LayersTrainTask
 
 __all__ = ["LayersApp", "ListedBatchInfer"]
@@ -31,6 +35,28 @@ __all__ = ["LayersApp", "ListedBatchInfer"]
 logger = logging.getLogger(__name__)
 
 NO_WEIGHTS = "no models/model.pt: train the bundle and lay out the app again, or copy a checkpoint there"
+
+
+def _is_upload(image: str) -> bool:
+    """Whether it is a file that came with a request: the endpoints put those into the folder for temporary files."""
+    try:
+        path = Path(image).resolve()
+        sessions = settings.MONAI_LABEL_SESSION_PATH or Path.home() / ".cache" / "monailabel" / "sessions"
+        folders = (Path(tempfile.gettempdir()), Path(sessions))
+        return bool(image) and path.exists() and any(path.is_relative_to(folder.resolve()) for folder in folders)
+    except OSError:  # a name too long for a file
+        return False
+
+
+def _remove_upload(image: Any) -> None:
+    """Removes a file that came with a request that failed; MONAI Label would leave it."""
+    if isinstance(image, str) and _is_upload(image) and Path(image).parent == Path(tempfile.gettempdir()):
+        Path(image).unlink(missing_ok=True)
+
+
+def _has_image(datastore: Any, image: str) -> bool:
+    known = getattr(datastore, "has_image", None)
+    return bool(known(image)) if known is not None else image in datastore.list_images()
 
 
 class ListedBatchInfer(BatchInferTask):
@@ -47,8 +73,8 @@ class ListedBatchInfer(BatchInferTask):
         def guarded(one: dict[str, Any], store: Any) -> dict[str, Any]:
             try:
                 result: dict[str, Any] = infer(one, store)
-            except HTTPException as error:
-                failed[one["_image_id"]] = str(error.detail)
+            except Exception as error:  # also what no one can mend, such as a GPU out of memory
+                failed[one["_image_id"]] = str(getattr(error, "detail", None) or error or type(error).__name__)
                 return {}
             return result
 
@@ -153,21 +179,14 @@ class LayersApp(MONAILabelApp):
         The scan's scores are kept as well: the request computed them anyway.
 
         Raises:
-            HTTPException: 404 for an unknown scan, 422 for input that the user can mend; the detail says what to do.
-                Anything else would reach a client as "Internal Server Error".
+            HTTPException: 404 for an unknown scan or model, 422 for input that the user can mend; the detail says what
+                to do. Anything else would reach a client as "Internal Server Error".
         """
-        image = request.get("image")
         try:
-            if isinstance(image, str) and not Path(image).exists():
-                store = datastore or self.datastore()
-                if image not in store.list_images():
-                    mend = "Choose one of the server's images, or send the file."
-                    error = InputError("image", repr(image), "an image of the datastore", mend)
-                    raise HTTPException(404, str(error))
+            self._check_image(request, datastore or self.datastore())
             result = super().infer(request, datastore)
-        except HTTPException:
-            raise
         except Exception as error:
+            _remove_upload(request.get("image"))
             cause = find_input_error(error)
             if cause is None:
                 raise
@@ -176,20 +195,32 @@ class LayersApp(MONAILabelApp):
         self._keep_score(request, result)
         return result
 
+    def _check_image(self, request: Any, datastore: Any) -> None:
+        """Sees that a request asks for a model and a scan of this server, or for a file that came with it.
+
+        Raises:
+            HTTPException: 404.
+        """
+        model, image = request.get("model"), request.get("image")
+        if model not in self.tasks:
+            raise HTTPException(404, f"model: found {model!r}; expected one of {', '.join(self.tasks)}.")
+        if isinstance(image, str) and not _is_upload(image) and not (image and _has_image(datastore, image)):
+            found = f"image: found {image[:80]!r}; expected an image of the datastore."
+            raise HTTPException(404, f"{found} Choose one of the server's images, or send the file.")
+
     def _keep_score(self, request: Any, result: Any) -> None:
         """Keeps the disagreement of a scan of the datastore that was segmented with the default options."""
-        quality = (result.get("params") or {}).get("quality")
-        task = self.tasks[self.scoring_model]
-        image = request.get("image")
+        params, image = result.get("params") or {}, request.get("image")
+        quality, task = params.get("quality"), self.tasks[self.scoring_model]
         if quality is None or request.get("model") != self.scoring_model or not isinstance(image, str):
             return
-        if image not in self.datastore().list_images():
+        if _is_upload(image):
             return
         stamp = weights_stamp(task.weights_file())
         if task.weights_file(request) != task.weights_file() or (task.can_enhance and not quality["sge"]):
             return
         if self.scores.get(image, stamp) is None:
-            self.scores.save(image, stamp, scan_values({"quality": quality}))
+            self.scores.save(image, stamp, {**scan_values({"quality": quality}), PARTIAL: True})
 
     def train(self, request: Any) -> Any:
         """Trains one bundle; see MONAI Label's ``MONAILabelApp.train``.
@@ -205,6 +236,12 @@ class LayersApp(MONAILabelApp):
         # On a machine without GPU, MONAI Label's default (all GPUs) has no device to use.
         return self._told(super().batch_infer, {"multi_gpu": False, **request}, datastore)
 
+    def init_datastore(self) -> Any:
+        """A folder of scans with checked labels, or a DICOM archive."""
+        if "://" in self.studies:
+            return super().init_datastore()
+        return make_studies(self.studies, settings)
+
     def _told(self, call: Callable[..., Any], *args: Any) -> Any:
         try:
             return call(*args)
@@ -215,6 +252,7 @@ class LayersApp(MONAILabelApp):
 
     def scoring(self, request: Any, datastore: Any = None) -> Any:
         """Scores scans; see MONAI Label's ``MONAILabelApp.scoring``. In the background it gives way to requests."""
+        refuse_expressions(request)
         if not self._server_mode:
             os.nice(10)
             # Waiting threads of torch would take the other cores from the server all the same.
@@ -228,7 +266,13 @@ class LayersApp(MONAILabelApp):
         at_work = any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("scoring"))
         if at_work or (isinstance(known, DisagreementScoring) and not known.missing(self.datastore())):
             return {}
-        return super().async_scoring(method, params)
+        try:
+            return super().async_scoring(method, params)
+        except requests.RequestException as error:
+            # After a training in the background: the server is not asked where it listens. It will see the new weights
+            # when the next sample is asked for.
+            logger.warning("scoring was not started: %s", error)
+            return {}
 
     def info(self) -> Any:
         """What clients show; MONAI Label's info and the bundles that are not served, with the reason."""

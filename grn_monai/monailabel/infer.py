@@ -19,12 +19,15 @@ from grn_monai.active import mean_entropy
 from grn_monai.errors import InputError
 from grn_monai.handlers import load_model
 from grn_monai.measure.agreement import agreement
+from grn_monai.monailabel.requests import device_of, refuse_expressions
 from grn_monai.monailabel.scores import weights_stamp
 from grn_monai.options import flag
 from grn_monai.transforms import SaveQualityd
 
 __all__ = ["LayersInferTask"]
 
+ENDINGS = (".nii.gz", ".nii", ".mha", ".nrrd", ".seg.nrrd")
+"""Of answers, as a client may ask for them."""
 AUTO = "auto"
 """Choice of ``model_filename`` that leaves the weights to the bundle: best at S(G(x)), or at S(x) without SGE."""
 
@@ -50,6 +53,7 @@ class LayersInferTask(BundleInferTask):
         super().__init__(path, conf, post_filter=[SaveImaged, SaveQualityd], load_strict=True, **kwargs)
         self._lock = threading.RLock()
         self._loaded: dict[tuple[str, str], tuple[str, torch.nn.Module]] = {}
+        self._answered = ""  # stamp of the weights of the last answer
         if self.valid:
             files = sorted((Path(path) / "models").glob("*.pt"))
             self._config["model_filename"] = [AUTO, *(file.name for file in files)]
@@ -61,10 +65,32 @@ class LayersInferTask(BundleInferTask):
         return hasattr(self.network, "enhance")
 
     def __call__(self, request: Any, callbacks: Any = None) -> tuple[Any, dict[str, Any]]:
-        """Segments one scan; see MONAI Label's ``BasicInferTask``."""
+        """Segments one scan; see MONAI Label's ``BasicInferTask``.
+
+        Raises:
+            InputError: an option is none, the scan cannot be read, or the weights do not fit.
+        """
         with self._lock:
-            result: tuple[Any, dict[str, Any]] = super().__call__(request, callbacks)
-        return result
+            file, params = super().__call__(self._checked(request), callbacks)
+            return file, {**params, "weights": self._answered}
+
+    def _checked(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """The request with its switches and its device as what they mean."""
+        refuse_expressions({key: value for key, value in request.items() if key not in ("image", "description")})
+        checked = dict(request)
+        for name in getattr(self, "displayable_configs", {}):
+            if name in checked:
+                value = checked[name][0] if isinstance(checked[name], list) and checked[name] else checked[name]
+                try:
+                    checked[name] = flag(value)
+                except InputError as error:
+                    raise InputError(name, repr(value)[:60], "true or false", "Correct the option.") from error
+        ending = checked.get("result_extension")
+        if ending and ending not in ENDINGS:
+            raise InputError(
+                "result_extension", repr(ending)[:60], f"one of {', '.join(ENDINGS)}", "Correct the option."
+            )
+        return {**checked, "device": device_of(checked.get("device"))}
 
     def weights_file(self, data: Mapping[str, Any] | None = None) -> Path:
         """The checkpoint that answers a request.
@@ -96,6 +122,7 @@ class LayersInferTask(BundleInferTask):
             fresh = copy.deepcopy(self.network).to(torch.device(device))
             network = load_model(file, fresh, map_location=torch.device(device), options=options).eval()
             self._loaded[device, str(file)] = (stamp, network)
+        self._answered = stamp
         return network
 
     def warm_up(self) -> None:
@@ -117,7 +144,9 @@ class LayersInferTask(BundleInferTask):
         return data
 
     def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[Any, Any]:
-        """Writes the labels as uint8; MONAI Label would write float32."""
+        """Writes the labels as uint8; MONAI Label would write float32. An .mhd, two files, is answered by one."""
+        if str(data.get("image_path", "")).lower().endswith(".mhd") and not data.get("result_extension"):
+            extension = extension or ".mha"
         result: tuple[Any, Any] = super().writer(data, extension, dtype or np.uint8)
         return result
 
@@ -132,7 +161,7 @@ class LayersInferTask(BundleInferTask):
 
         Returns:
             ``quality``: the two disagreements as `grn_monai.transforms.ScanQualityd` names them; ``entropy``: see
-            `grn_monai.active.mean_entropy`.
+            `grn_monai.active.mean_entropy`; ``weights``: stamp of the weights that answered.
 
         Raises:
             InputError: the scan cannot be read.
@@ -141,6 +170,7 @@ class LayersInferTask(BundleInferTask):
             data = {**copy.deepcopy(self._config), "image": image, "image_path": image, "device": device}
             data = self.run_pre_transforms(data, self.pre_transforms(data))
             data = self.run_inferer(data, device=device)
+            weights = self._answered
         outputs = data[self.output_label_key]
         outputs = outputs if isinstance(outputs, Mapping) else {"pred": outputs}
         quality = {
@@ -149,4 +179,4 @@ class LayersInferTask(BundleInferTask):
             else None
             for name in ("plane", "sge")
         }
-        return {"quality": quality, "entropy": mean_entropy(outputs["pred"])}
+        return {"quality": quality, "entropy": mean_entropy(outputs["pred"]), "weights": weights}
