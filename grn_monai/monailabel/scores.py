@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, write_whole
 
-__all__ = ["ScoreStore", "weights_stamp"]
+__all__ = ["ScoreStore", "file_stamp", "weights_stamp"]
 
 
 def weights_stamp(path: str | PathLike[str]) -> str:
@@ -20,6 +21,14 @@ def weights_stamp(path: str | PathLike[str]) -> str:
         InputError: there is no such file.
     """
     return "-".join(str(number) for number in file_stamps(path)[0])
+
+
+def file_stamp(path: str | PathLike[str]) -> str:
+    """What tells a scan's file, with the voxels beside an ``.mhd``, from others of its name; "" where there is none."""
+    try:
+        return "-".join(str(number) for pair in file_stamps(path) for number in pair) if str(path) else ""
+    except (InputError, OSError):
+        return ""
 
 
 class ScoreStore:
@@ -39,18 +48,36 @@ class ScoreStore:
     def _file(self, image_id: str) -> Path:
         return self.folder / f"{quote(image_id, safe='')}.json"
 
-    def save(self, image_id: str, stamp: str, values: dict[str, Any]) -> None:
-        """Keep the values of one scan, by the weights with this stamp.
+    def save(self, image_id: str, stamp: str, values: dict[str, Any], image: str = "") -> None:
+        """Keep the values of one scan.
+
+        Args:
+            image_id: the scan.
+            stamp: of the weights that gave them.
+            values: what to keep.
+            image: stamp of the scan's file, taken before it was read; "": unknown.
 
         Raises:
             InputError: the folder is not writable, or the disk is full.
         """
-        write_whole(self._file(image_id), json.dumps({**values, "weights": stamp}, indent=1))
+        write_whole(self._file(image_id), json.dumps({**values, "weights": stamp, "image": image}, indent=1))
 
-    def get(self, image_id: str, stamp: str) -> dict[str, Any] | None:
-        """The values of one scan by these weights; None where there are none, or those of other weights."""
+    def get(self, image_id: str, stamp: str, image: str = "") -> dict[str, Any] | None:
+        """The values of one scan by the weights with this stamp.
+
+        Args:
+            image_id: the scan.
+            stamp: of the weights.
+            image: stamp of the scan's file as it is now; "": unknown, any will do.
+
+        Returns:
+            None where there are no values, or those of other weights or of another file.
+        """
         try:
             values: dict[str, Any] = json.loads(self._file(image_id).read_text())
         except (OSError, ValueError):
             return None
-        return values if isinstance(values, dict) and values.get("weights") == stamp else None
+        if not isinstance(values, dict) or values.get("weights") != stamp:
+            return None
+        other = image and values.get("image") and values["image"] != image
+        return None if other else values

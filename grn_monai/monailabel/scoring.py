@@ -7,20 +7,31 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from monailabel.datastore.local import LocalDatastore
 from monailabel.interfaces.tasks.scoring import ScoringMethod
 from monailabel.interfaces.tasks.strategy import Strategy
 from tqdm import tqdm
 
 from grn_monai.active import disagreement_score, rank
-from grn_monai.errors import InputError
+from grn_monai.errors import find_input_error
+from grn_monai.monailabel.archive import ArchiveError
 from grn_monai.monailabel.infer import LayersInferTask
-from grn_monai.monailabel.scores import ScoreStore, weights_stamp
+from grn_monai.monailabel.requests import device_of, whole_number
+from grn_monai.monailabel.scores import ScoreStore, file_stamp, weights_stamp
 
-__all__ = ["DisagreementScoring", "RankedStrategy", "scan_values"]
+__all__ = ["PARTIAL", "DisagreementScoring", "RankedStrategy", "image_stamp", "scan_values"]
 
 logger = logging.getLogger(__name__)
 
 DAY = 24 * 60 * 60
+PARTIAL = "partial"
+"""Marks values that a request left, which has no entropy."""
+
+
+def image_stamp(datastore: Any, image_id: str) -> str:
+    """Stamp of a scan's file as it is now; "" where it is not here yet: nothing is fetched from an archive for it."""
+    here = isinstance(datastore, LocalDatastore)
+    return file_stamp(LocalDatastore.get_image_uri(datastore, image_id)) if here else ""
 
 
 def scan_values(scored: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +47,8 @@ def scan_values(scored: dict[str, Any]) -> dict[str, Any]:
 class DisagreementScoring(ScoringMethod):
     """Scores every unlabelled scan by how far its predictions disagree; see ``docs/active_learning.md``.
 
-    A scan is scored once for each state of the weights; one that cannot be read is named and passed over.
+    A scan is scored once for each state of the weights and of its file; one that cannot be read is named and passed
+    over.
 
     Args:
         task: the model.
@@ -48,39 +60,73 @@ class DisagreementScoring(ScoringMethod):
         self.task, self.store = task, store
 
     def missing(self, datastore: Any) -> list[str]:
-        """Unlabelled scans that these weights have not scored yet, by name."""
+        """Unlabelled scans that these weights have not scored as they are now, or not wholly, by name."""
         stamp = weights_stamp(self.task.weights_file())
-        return [i for i in sorted(datastore.get_unlabeled_images()) if self.store.get(i, stamp) is None]
+
+        def known(image: str) -> dict[str, Any] | None:
+            return self.store.get(image, stamp, image_stamp(datastore, image))
+
+        images = sorted(datastore.get_unlabeled_images())
+        return [image for image in images if (known(image) or {PARTIAL: True}).get(PARTIAL)]
 
     def __call__(self, request: Any, datastore: Any) -> dict[str, Any]:
-        """Scores what has no score yet; ``max_samples`` in the request limits how many.
+        """Scores what has no score yet.
+
+        Args:
+            request: ``max_samples`` limits how many; ``device``, else a GPU where there is one.
+            datastore: the scans.
 
         Returns:
             ``total`` unlabelled scans, ``executed``, ``skipped`` (scored before), ``failed`` (scan to message) and
             ``latency`` in seconds.
+
+        Raises:
+            InputError: an option is at fault, or an archive does not answer.
         """
         start, total = time.time(), len(datastore.get_unlabeled_images())
-        limit = int(request.get("max_samples") or 0)
+        limit = whole_number("max_samples", request.get("max_samples") or 0, 0)
+        device = device_of(request.get("device"))
         done: list[str] = []
+        tried: set[tuple[str, str]] = set()
         failed: dict[str, str] = {}
         before = total - len(self.missing(datastore))
-        while todo := self.missing(datastore)[: limit - len(done) if limit else None]:
-            # Once more when it ends: a training may have changed the weights meanwhile.
+
+        def left() -> list[str]:
+            stamp = weights_stamp(self.task.weights_file())
+            images = [image for image in self.missing(datastore) if (image, stamp) not in tried]
+            return images[: limit - len(done) if limit else None]
+
+        while todo := left():  # once more when it ends: a training may have changed the weights meanwhile
             for image in tqdm(todo, desc="scoring", unit="scan", disable=None):
                 stamp = weights_stamp(self.task.weights_file())
-                try:
-                    values = scan_values(self.task.score(datastore.get_image_uri(image), request.get("device", "cpu")))
-                    failed.pop(image, None)
-                except InputError as error:
-                    failed[image] = str(error)
-                    values = {"disagreement": None, "entropy": None, "error": str(error)}
-                self.store.save(image, stamp, values)
+                tried.add((image, stamp))
+                message = self._score(image, stamp, datastore, device)
+                failed.pop(image, None)
+                if message:
+                    failed[image] = message
                 done.append(image)
         for image, message in failed.items():
             logger.warning("not scored: %s: %s", image, message)
         summary = {"total": total, "executed": len(done), "skipped": before, "failed": failed}
         logger.info("scoring: %s", summary)
         return {**summary, "latency": round(time.time() - start, 3)}
+
+    def _score(self, image: str, stamp: str, datastore: Any, device: str) -> str:
+        """Scores one scan and keeps the result; returns what was wrong with it, if anything."""
+        file, message = image_stamp(datastore, image), ""
+        try:
+            path = datastore.get_image_uri(image)
+            file = file_stamp(path)  # before it is read: one that changes meanwhile is scored again
+            scored = self.task.score(path, device)
+            values, stamp = scan_values(scored), scored["weights"]
+        except Exception as error:
+            cause = find_input_error(error)
+            if cause is None or isinstance(cause, ArchiveError):  # that is over once the archive answers again
+                raise
+            message = str(cause)
+            values = {"disagreement": None, "entropy": None, "error": message}
+        self.store.save(image, stamp, values, file)
+        return message
 
 
 class RankedStrategy(Strategy):
@@ -105,7 +151,7 @@ class RankedStrategy(Strategy):
         """Returns ``id``, ``score``, ``scored`` (whether there is one) and ``rank`` among the unlabelled scans."""
         stamp, now = self.stamp(), time.time()
         images = datastore.get_unlabeled_images(request.get("label_tag"), request.get("labels"))
-        values = {image: self.store.get(image, stamp) or {} for image in images}
+        values = {image: self.store.get(image, stamp, image_stamp(datastore, image)) or {} for image in images}
         if not values:
             return None
         scores = {image: kept.get(self.key) for image, kept in values.items()}
