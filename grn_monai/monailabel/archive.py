@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
+import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
@@ -15,13 +17,16 @@ from monailabel.datastore.dicom import DICOMwebClientX
 
 from grn_monai.errors import InputError
 
-__all__ = ["Archive", "ArchiveError", "Series"]
+__all__ = ["Archive", "ArchiveError", "Series", "check_uid"]
+
+logger = logging.getLogger(__name__)
 
 Prefixes = tuple[str | None, str | None, str | None]
 
 _TIMEOUT = (5.0, 120.0)  # seconds to connect, and between two pieces of an answer
 _PAGE = 500
 _MOST_PAGES = 1000
+_UID = re.compile(r"(?=.{1,64}\Z)[0-9]+(\.[0-9]+)*")
 
 
 class ArchiveError(InputError):
@@ -53,6 +58,19 @@ class _Session(requests.Session):
         kwargs.setdefault("timeout", _TIMEOUT)
         path, mark, query = url.partition("?")
         return super().request(method, path + mark + query.replace("%2A", "*"), **kwargs)
+
+
+def check_uid(uid: Any, url: str) -> str:
+    """A UID as text; it becomes the name of a file, so that anything else could leave the cache.
+
+    Raises:
+        ArchiveError: it is none (DICOM PS3.5, 9.1; leading zeros pass).
+    """
+    text = str(uid)
+    if not _UID.fullmatch(text):
+        mend = "Look into the data of the DICOM server: UIDs are numbers with dots, at most 64 characters."
+        raise ArchiveError(url, f"the UID {text[:100]!r}", "a DICOM UID", mend)
+    return text
 
 
 def _value(item: Mapping[str, Any], tag: str) -> str:
@@ -146,7 +164,16 @@ class Archive:
                 # An archive that knows no offset sends the same page again, and that ends it too.
                 if not fresh or len(page) < _PAGE:
                     break
-        return list(found.values())
+        return [series for series in found.values() if self._well_named(series)]
+
+    def _well_named(self, series: Series) -> bool:
+        try:
+            check_uid(series.uid, self.url)
+            check_uid(series.study, self.url)
+        except ArchiveError as error:
+            logger.warning("a series is left out: %s", error)
+            return False
+        return True
 
     def kind(self, series: Series) -> str:
         """SOP Class UID of one instance of a series; "": it has none."""
@@ -179,7 +206,7 @@ class Archive:
                 for dataset in self.client.iter_series(
                     series.study, series.uid, media_types=(("application/dicom", "*"),)
                 ):
-                    dataset.save_as(temporary / f"{dataset.SOPInstanceUID}.dcm")
+                    dataset.save_as(temporary / f"{check_uid(dataset.SOPInstanceUID, self.url)}.dcm")
                     count += 1
             if count == 0 or count < series.instances:
                 found = f"{count} of {series.instances} instances of series {series.uid}"

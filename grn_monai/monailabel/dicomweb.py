@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -18,16 +19,23 @@ from monailabel.datastore.utils.convert import binary_to_image
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.utils.others.generic import md5_digest
 
-from grn_monai.data.volume import read_header, read_volume
-from grn_monai.dicom.lattice import labels_on_grid
+from grn_monai.data.volume import read_header
 from grn_monai.dicom.read import read_dicom_seg
 from grn_monai.dicom.scan import read_dicom_scan
-from grn_monai.dicom.seg import write_dicom_seg
 from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
-from grn_monai.monailabel.archive import Archive, ArchiveError, Series
+from grn_monai.monailabel.archive import Archive, ArchiveError, Series, check_uid
 from grn_monai.monailabel.lists import ArchiveLists
-from grn_monai.monailabel.saved import mark_as_edited, renumbered, write_volume
+from grn_monai.monailabel.saved import (
+    check_tag,
+    given_names,
+    names_of_values,
+    read_saved,
+    upload_removed_on_error,
+    write_segmentation,
+    write_volume,
+)
+from grn_monai.monailabel.studies import WholeListDatastore, json_object
 
 __all__ = ["LayersDICOMWebDatastore", "make_datastore"]
 
@@ -36,11 +44,10 @@ logger = logging.getLogger(__name__)
 FRAME_SPACING = "MONAI_LABEL_DICOMWEB_FRAME_SPACING"
 MODALITIES = "US,CT,MR"
 EXPIRY_SECONDS = 10.0
-_DESCRIPTION = "Tissue layers of the back (MONAI Label)"
 _FINAL = DefaultLabelTag.FINAL.value
 
 
-class LayersDICOMWebDatastore(DICOMWebDatastore):
+class LayersDICOMWebDatastore(WholeListDatastore, DICOMWebDatastore):
     """Images are series of a DICOM archive, their final labels are DICOM segmentations there.
 
     The id of an image is its Series Instance UID. A scan is downloaded and read when it is first asked for, by this
@@ -78,16 +85,22 @@ class LayersDICOMWebDatastore(DICOMWebDatastore):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "dicom").mkdir(exist_ok=True)
         # Not DICOMWebDatastore's: it watches the folder for changes by others, and races with its own.
-        try:
-            LocalDatastore.__init__(self, datastore_path=str(folder), auto_reload=False)
-        except ValueError:  # its list, half-written by a server that was killed; all in it can be had again
-            (folder / "datastore_v2.json").unlink(missing_ok=True)
-            LocalDatastore.__init__(self, datastore_path=str(folder), auto_reload=False)
+        LocalDatastore.__init__(self, datastore_path=str(folder), auto_reload=False)
         self.lists.scans()
 
     def list_images(self) -> list[str]:
         """Series that are volumes, or have not been found to be none yet."""
         return list(self.lists.scans())
+
+    def has_image(self, image_id: str) -> bool:
+        """Whether there is such a series; the archive is asked again before a no.
+
+        Raises:
+            InputError: the archive does not answer.
+        """
+        if image_id not in self.lists.scans():
+            self.lists.forget()
+        return image_id in self.lists.scans()
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Images with a final label in the archive."""
@@ -102,8 +115,7 @@ class LayersDICOMWebDatastore(DICOMWebDatastore):
     # Scans ------------------------------------------------------------------------------------------------------------
 
     def _scan(self, image_id: str) -> Series:
-        if image_id not in self.lists.scans():
-            self.lists.forget()
+        self.has_image(image_id)
         series: Series | None = self.lists.scans().get(image_id)
         if series is None:
             found = self.lists.refused.get(image_id, "no such series")
@@ -167,48 +179,37 @@ class LayersDICOMWebDatastore(DICOMWebDatastore):
     ) -> str:
         """Saves a label; a final one goes into the archive first, as a DICOM segmentation.
 
-        Where ``label_info["label_info"]`` names the values of the file (``name`` and ``idx``, as 3D Slicer's module
-        sends them), the names count: a segment without voxels would shift all values after it. Segments with other
-        names go into the archive, but are no labels to train on.
+        Where ``label_info["label_info"]`` names the values of the file, the names count: see
+        `grn_monai.monailabel.saved.renumbered`. Segments with other names go into the archive, but are no labels to
+        train on.
 
         Returns:
             The id of the image.
 
         Raises:
-            InputError: the label does not fit the scan, is all background, or the archive did not store it.
+            InputError: there is no such series, the tag is no plain name, the label does not fit the scan or is all
+                background, or the archive did not store it.
         """
-        image_file = self.get_image_uri(image_id)
-        info = dict(label_info or {})
-        with tempfile.TemporaryDirectory() as scratch:
+        with upload_removed_on_error(label_filename), tempfile.TemporaryDirectory() as scratch:
+            tag, info = check_tag(label_tag), dict(json_object("params", label_info))
+            image_file, given = self.get_image_uri(image_id), given_names(info)
             label_file = label_filename
             if Path(label_filename).suffix == ".bin":
-                label_file = binary_to_image(image_file, label_filename)
-            if getattr(label_tag, "value", label_tag) == _FINAL:
-                label_file = self._save_final(image_id, image_file, label_file, info, Path(scratch))
-            saved: str = LocalDatastore.save_label(self, image_id, label_file, label_tag, info)
+                label_file = shutil.move(binary_to_image(image_file, label_filename), f"{scratch}/label.nii.gz")
+            header = read_header(image_file)
+            read = read_saved(label_file, f"label of series {image_id}", given, self.names, header)
+            if tag == _FINAL:
+                file, placement = Path(scratch) / "segmentation.dcm", self._image_info(image_id)["placement"] or None
+                uid = write_segmentation(file, read, self._files(image_id), header.affine, placement)
+                info["SeriesInstanceUID"] = uid
+                self.archive.store(file)
+                self.lists.forget()
+            known = np.where(np.isin(read.labels, list(self.names)), read.labels, 0).astype(np.uint8)
+            if given:
+                info["label_info"] = names_of_values(known, self.names)  # the file's values are these now
+            written = write_volume(Path(scratch) / f"{image_id}.nii.gz", known, header.affine)
+            saved: str = LocalDatastore.save_label(self, image_id, written, tag, info)
         return saved
-
-    def _save_final(self, image_id: str, image_file: str, label_file: str, info: dict[str, Any], scratch: Path) -> str:
-        volume = read_volume(label_file, kind="label", num_classes=256)
-        given = info.get("label_info") if isinstance(info.get("label_info"), list) else None
-        array, names = renumbered(np.asarray(volume[0]), given or [], self.names)
-        header = read_header(image_file)
-        array = labels_on_grid(label_file, array, np.asarray(volume.affine), header.shape, header.affine)
-        segmentation = scratch / "segmentation.dcm"
-        write_dicom_seg(
-            array,
-            self._files(image_id),
-            segmentation,
-            header.affine,
-            self._image_info(image_id)["placement"] or None,
-            names=names,
-            series_description=_DESCRIPTION,
-        )
-        info["SeriesInstanceUID"] = mark_as_edited(segmentation)
-        self.archive.store(segmentation)
-        self.lists.forget()
-        known = np.where(np.isin(array, list(self.names)), array, 0).astype(np.uint8)
-        return write_volume(scratch / f"{image_id}.nii.gz", known, header.affine)
 
     def _fetch_label(self, image_id: str) -> None:
         """Brings the cached final label of an image to that of the archive."""
@@ -228,7 +229,7 @@ class LayersDICOMWebDatastore(DICOMWebDatastore):
         info = self._image_info(image_id)
         with self._of_series(label.series):
             read = read_dicom_seg(
-                folder / f"{label.instance}.dcm",
+                folder / f"{check_uid(label.instance, self.archive.url)}.dcm",
                 header.shape,
                 header.affine,
                 None if info["oriented"] else info["placement"],
@@ -289,18 +290,21 @@ class LayersDICOMWebDatastore(DICOMWebDatastore):
 
     def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
         """Refused: scans come from the archive."""
-        raise InputError("image", image_id, "a series of the archive", f"Send the scan to {self.archive.url} as DICOM.")
+        with upload_removed_on_error(image_filename):
+            mend = f"Send the scan to {self.archive.url} as DICOM."
+            raise InputError("image", image_id, "a series of the archive", mend)
 
     def remove_label(self, label_id: str, label_tag: str) -> None:
         """Removes a prediction; a final label is the archive's.
 
         Raises:
             InputError: the label is final.
+            LabelNotFoundException: there is no such label.
         """
-        if getattr(label_tag, "value", label_tag) == _FINAL:
+        if check_tag(label_tag) == _FINAL:
             mend = f"Remove the segmentation there: {self.archive.url}."
             raise InputError("label", label_id, "a label that is not in the archive", mend)
-        LocalDatastore.remove_label(self, label_id, label_tag)
+        super().remove_label(label_id, label_tag)
 
     def remove_image(self, image_id: str) -> None:
         """Refused: scans are the archive's."""

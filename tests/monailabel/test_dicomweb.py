@@ -114,14 +114,18 @@ def test_a_ct_series_is_where_it_was(orthanc: Orthanc, tmp_path: Path) -> None:
 
 def test_lists_are_kept_for_a_while_and_renewed(orthanc: Orthanc, tmp_path: Path) -> None:
     datastore = store(orthanc, tmp_path, MONAI_LABEL_DICOMWEB_CACHE_EXPIRY=3600)
+    assert not datastore.has_image(series_uid("ct"))
     send(datastore, ct_series(tmp_path)[0])
     assert datastore.list_images() == []
+    assert datastore.has_image(series_uid("ct"))
+    assert datastore.list_images() == [series_uid("ct")]
+    send(datastore, enhanced(tmp_path, "us"))
     # A scan that is asked for by its id is looked up.
-    some_labels(datastore.get_image_uri(series_uid("ct")), tmp_path / "label.nii.gz")
-    assert datastore.get_unlabeled_images() == [series_uid("ct")]
+    some_labels(datastore.get_image_uri(series_uid("us")), tmp_path / "label.nii.gz")
+    assert sorted(datastore.get_unlabeled_images()) == sorted([series_uid("ct"), series_uid("us")])
     # Saving a label renews the lists.
-    datastore.save_label(series_uid("ct"), str(tmp_path / "label.nii.gz"), "final", {})
-    assert datastore.get_unlabeled_images() == []
+    datastore.save_label(series_uid("us"), str(tmp_path / "label.nii.gz"), "final", {})
+    assert datastore.get_unlabeled_images() == [series_uid("ct")]
     assert make_datastore(orthanc.url, Settings(MONAI_LABEL_DICOMWEB_CACHE_PATH=str(tmp_path))).lists.expiry == 10
 
 
@@ -169,15 +173,16 @@ def test_the_search_can_be_narrowed(orthanc: Orthanc, tmp_path: Path) -> None:
     assert listed(PatientID="patient-us", Modality="CT") == listed(PatientID="nobody") == []
 
 
-def test_names_that_a_client_gives_count(orthanc: Orthanc, tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [0, 1])
+def test_names_that_a_client_gives_count(orthanc: Orthanc, tmp_path: Path, before: int) -> None:
     datastore = store(orthanc, tmp_path)
     send(datastore, enhanced(tmp_path, "us"))
     image = series_uid("us")
     header = read_header(datastore.get_image_uri(image))
     values = np.random.default_rng(3).integers(0, 4, header.shape).astype(np.uint8)
     nib.save(nib.Nifti1Image(values, header.affine), tmp_path / "label.nii.gz")
-    # Of the layers only two are there, and one segment more.
-    given = [{"name": "Deep_Fat", "idx": 1}, {"name": "muscle", "idx": 2}, {"name": "shadow", "idx": 3}]
+    # Of the layers only two are there, and one segment more. 3D Slicer counts those that it does not export as well.
+    given = [{"name": name, "idx": before + i} for i, name in enumerate(("Deep_Fat", "muscle", "shadow"), start=1)]
     datastore.save_label(image, str(tmp_path / "label.nii.gz"), "final", {"label_info": given})
     expected = np.array([0, 4, 6, 0], np.uint8)[values]
     assert np.array_equal(voxels(datastore.get_label_uri(image, "final")), expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,7 +23,9 @@ except ImportError as error:  # pydicom-seg on pydicom 3 without the module that
     pytest.skip(f"MONAI Label's own DICOM modules cannot be imported: {error}", allow_module_level=True)
 
 from monailabel.config import Settings
+from monailabel.interfaces.exception import LabelNotFoundException
 
+from grn_monai.data.volume import read_header
 from grn_monai.errors import InputError
 from tests.monailabel.archive_use import segmentations, send, some_labels, store, voxels
 from tests.monailabel.dicom_scans import ct_series, enhanced, series_uid, sweep
@@ -237,3 +240,32 @@ def test_a_damaged_cache_is_made_again(orthanc: Orthanc, tmp_path: Path) -> None
     (listed,) = (tmp_path / "cache").glob("*/datastore_v2.json")
     listed.write_text(listed.read_text()[:100])
     assert np.array_equal(voxels(store(orthanc, tmp_path).get_image_uri(image)), before)
+    assert len(list(listed.parent.glob("datastore_v2.json.damaged-1"))) == 1
+
+
+def test_a_refused_label_leaves_nothing(orthanc: Orthanc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    datastore = store(orthanc, tmp_path)
+    send(datastore, enhanced(tmp_path, "us"))
+    image = series_uid("us")
+    file = datastore.get_image_uri(image)
+    uploads = tmp_path / "system"
+    uploads.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(uploads))
+    header = read_header(file)
+    for tag, top, message in (("final", 7, "unknown label values 7"), ("original", 7, "7"), ("../x", 6, "tag: found")):
+        nib.save(nib.Nifti1Image(np.full(header.shape, top, np.uint8), header.affine), uploads / "t.nii.gz")
+        with pytest.raises(InputError, match=message):
+            datastore.save_label(image, str(uploads / "t.nii.gz"), tag, {})
+        assert list(uploads.iterdir()) == []
+    (uploads / "t.nii.gz").write_bytes(Path(file).read_bytes())
+    with pytest.raises(InputError, match="a series of the archive"):
+        datastore.add_image("x", str(uploads / "t.nii.gz"), {})
+    # As OHIF sends it: bytes in the order of the voxels. Nothing of the way there stays either.
+    labels = np.random.default_rng(0).integers(0, 7, header.shape).astype(np.uint8)
+    (uploads / "t.bin").write_bytes(labels.tobytes(order="F"))
+    datastore.save_label(image, str(uploads / "t.bin"), "original", {})
+    assert np.array_equal(voxels(datastore.get_label_uri(image, "original")), labels)
+    assert [path.name for path in uploads.iterdir()] == ["t.bin"]
+    with pytest.raises(LabelNotFoundException):
+        datastore.remove_label(image, "second")
+    assert segmentations(datastore, tmp_path / "seen") == []
