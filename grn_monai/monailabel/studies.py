@@ -70,6 +70,7 @@ class WholeListDatastore(LocalDatastore):
             InputError: the information is no JSON object.
             ImageNotFoundException: there is no such image.
         """
+        self._init_from_datastore_file()  # with what background tasks have saved, which else were lost in writing
         super().update_image_info(image_id, json_object("info", info))
 
     def update_label_info(self, label_id: str, label_tag: str, info: dict[str, Any]) -> None:
@@ -79,6 +80,7 @@ class WholeListDatastore(LocalDatastore):
             InputError: the information is no JSON object, or the tag no plain name.
             LabelNotFoundException: there is no such label.
         """
+        self._init_from_datastore_file()
         super().update_label_info(label_id, check_tag(label_tag), json_object("info", info))
 
     def remove_label(self, label_id: str, label_tag: str) -> None:

@@ -124,3 +124,16 @@ def test_what_another_process_saves_is_seen(store: LayersDatastore, uploads: Pat
         assert watching.get_label_info("a", "original")["model"] == "m"
     finally:
         watching._observer.stop()
+
+
+def test_what_another_process_saved_is_not_overwritten(store: LayersDatastore, uploads: Path) -> None:
+    other = studies(Path(store._datastore_path))
+    time.sleep(0.02)  # the list is known by its time of change
+    store.save_label("a", nifti(uploads / "t.nii.gz", values()), "original", {"model": "m"})
+    other.update_image_info("b", {"x": 1})
+    time.sleep(0.02)
+    store.save_label("b", nifti(uploads / "t.nii.gz", values()), "final", {})
+    again = studies(Path(store._datastore_path))
+    assert again.get_label_info("a", "original")["model"] == "m"
+    assert again.get_image_info("b")["x"] == 1
+    assert again.get_labeled_images() == ["b"]
