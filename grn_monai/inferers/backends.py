@@ -17,6 +17,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -33,6 +34,17 @@ BACKENDS = ("torch", "compiled", "onnxruntime", "openvino")
 _GRAPHS = ("onnxruntime", "openvino")
 
 Run = Callable[[torch.Tensor], torch.Tensor]
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What a graph is made for, beside its weights."""
+
+    backend: str
+    device: str
+    amp: bool
+    threads: int
+    batch_size: int
 
 
 def check_backend(backend: str, device: torch.device | str = "cpu", amp: bool = False) -> None:
@@ -63,12 +75,15 @@ def check_backend(backend: str, device: torch.device | str = "cpu", amp: bool = 
         raise InputError("backend", "compiled, but no C++ compiler", "one on the PATH", mend)
 
 
-def prepared(network: Any, backend: str, device: torch.device | str = "cpu", amp: bool = False) -> Any:
+def prepared(
+    network: Any, backend: str, device: torch.device | str = "cpu", amp: bool = False, batch_size: int = 1
+) -> Any:
     """The network on another backend, with its methods where it is an ``EnhancedSegmentor``.
 
-    What was prepared is kept as long as the network, and made anew when its weights or the number of torch's threads
-    have changed; a digest of all weights is taken at every call (about 20 ms for 5 million). Safe to call from several
-    threads, as is what it returns.
+    What was prepared is kept as long as the network, and dropped when its weights have changed. For that a digest of
+    all weights is taken at every call (docs/export.md has its cost): the version counters of tensors do not tell of
+    changes through ``.data``. All backends use as many threads as torch. Safe to call from several threads, as is
+    what it returns.
 
     Args:
         network: maps slices ``(N, C, H, W)`` to logits ``(N, K, H, W)``; used as in eval mode.
@@ -76,9 +91,11 @@ def prepared(network: Any, backend: str, device: torch.device | str = "cpu", amp
         device: where the slices are.
         amp: OpenVINO computes in bfloat16 (where the processor has it); otherwise all backends keep float32, and
             ``"compiled"`` obeys autocast.
+        batch_size: slices in a full batch, to which ``"compiled"`` fills up smaller ones.
 
     Raises:
-        InputError: as `check_backend`; the network is no ``torch.nn.Module``, or a TorchScript file.
+        InputError: as `check_backend`; the network is no ``torch.nn.Module``, or a TorchScript file, or has methods
+            ``enhance`` or ``segment`` without being an ``EnhancedSegmentor`` itself (a subclass may do anything).
     """
     if backend == "torch":
         return network
@@ -86,19 +103,28 @@ def prepared(network: Any, backend: str, device: torch.device | str = "cpu", amp
     if not isinstance(network, nn.Module) or isinstance(network, torch.jit.ScriptModule):
         mend = "Load a checkpoint (model.pt), or leave the backend at torch."
         raise InputError("backend", f"{backend} for a {type(network).__name__}", "a network of Python modules", mend)
-    key, state = (backend, amp, str(device), torch.get_num_threads()), _digest(network)
+    whole: EnhancedSegmentor | None = network if type(network) is EnhancedSegmentor else None
+    if whole is None and (hasattr(network, "enhance") or hasattr(network, "segment")):
+        mend = "Use EnhancedSegmentor as it is, or leave the backend at torch."
+        found = f"{backend} for a {type(network).__name__} with methods of its own"
+        raise InputError("backend", found, "an EnhancedSegmentor, or a network without enhance and segment", mend)
+    size = batch_size if backend == "compiled" else 0  # graphs take any
+    settings, state = _Settings(backend, str(device), amp, torch.get_num_threads(), size), _digest(network)
     with _CACHE_LOCK:
-        kept = _CACHE.setdefault(network, {})
-        if key not in kept or kept[key][0] != state:
-            modules = [network.generator, network.segmentor] if isinstance(network, EnhancedSegmentor) else [network]
-            kept[key] = state, [_Part(module, backend, amp) for module in modules]
-        parts = kept[key][1]
-    if not isinstance(network, EnhancedSegmentor):
+        old, kept = _CACHE.get(network, (b"", {}))
+        if old != state:
+            kept = {}
+            _CACHE[network] = state, kept
+        if settings not in kept:
+            modules = [network] if whole is None else [whole.generator, whole.segmentor]
+            kept[settings] = [_Part(module, settings) for module in modules]
+        parts = kept[settings]
+    if whole is None:
         return parts[0]
-    return EnhancedSegmentor(parts[0], parts[1], network.sge, network.size_divisor).eval()
+    return EnhancedSegmentor(parts[0], parts[1], whole.sge, whole.size_divisor).eval()
 
 
-_CACHE: WeakKeyDictionary[nn.Module, dict[tuple[Any, ...], tuple[bytes, list[Any]]]] = WeakKeyDictionary()
+_CACHE: WeakKeyDictionary[nn.Module, tuple[bytes, dict[_Settings, list[Any]]]] = WeakKeyDictionary()
 _CACHE_LOCK = threading.Lock()
 _MAKE_LOCK = threading.Lock()  # the exporter of torch has global state
 
@@ -106,13 +132,13 @@ _MAKE_LOCK = threading.Lock()  # the exporter of torch has global state
 class _Part(nn.Module):
     """A module that is made to run on a backend when it is first called."""
 
-    def __init__(self, module: nn.Module, backend: str, amp: bool) -> None:
+    def __init__(self, module: nn.Module, settings: _Settings) -> None:
         super().__init__()
         with torch.inference_mode(False), torch.no_grad():
             # A copy: what was prepared must neither keep the network alive nor change with it.
             self._source: list[nn.Module] = [copy.deepcopy(module).eval()]  # in a list: not a submodule
-        self._make = {"compiled": _compiled, "onnxruntime": _onnxruntime, "openvino": _openvino}[backend]
-        self._amp = amp
+        self._make = {"compiled": _compiled, "onnxruntime": _onnxruntime, "openvino": _openvino}[settings.backend]
+        self._settings = settings
         self._run: Run | None = None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -120,7 +146,7 @@ class _Part(nn.Module):
         if self._run is None:
             with _MAKE_LOCK:
                 if self._run is None:
-                    self._run = self._make(self._source[0], x, self._amp)
+                    self._run = self._make(self._source[0], x, self._settings)
                     self._source.clear()
         return self._run(x)
 
@@ -138,8 +164,8 @@ def onnx_graph(module: nn.Module, x: torch.Tensor) -> bytes:
     with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
         example = x.detach()[:1].clone().contiguous()
         with warnings.catch_warnings():
-            # The exporter through TorchScript takes a tenth of the time of the newer one, which is what makes a
-            # graph pay for one scan; that it is called deprecated is known.
+            # The exporter through TorchScript is the quicker one, and its time is part of every start-up; that it is
+            # called deprecated is known.
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 module.eval(), (example,), graph, dynamo=False,  # type: ignore[arg-type]  # it takes a file object too
@@ -148,11 +174,11 @@ def onnx_graph(module: nn.Module, x: torch.Tensor) -> bytes:
     return graph.getvalue()
 
 
-def _compiled(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
-    compiled, size = torch.compile(module), len(x)
+def _compiled(module: nn.Module, x: torch.Tensor, settings: _Settings) -> Run:
+    compiled, size = torch.compile(module), settings.batch_size
 
     def run(x: torch.Tensor) -> torch.Tensor:
-        # A last batch that is smaller is filled up: to compile for its size takes far longer than the slices.
+        # A smaller batch is filled up: to compile for its size takes far longer than the slices.
         missing = size - len(x)
         return compiled(torch.cat((x, x[-1:].expand(missing, -1, -1, -1))))[: len(x)] if missing > 0 else compiled(x)
 
@@ -160,21 +186,24 @@ def _compiled(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
     return run
 
 
-def _onnxruntime(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
+def _onnxruntime(module: nn.Module, x: torch.Tensor, settings: _Settings) -> Run:
     onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = torch.get_num_threads(), 1
+    options.intra_op_num_threads, options.inter_op_num_threads = settings.threads, 1
+    # Threads that wait for work sleep: G and S have a pool each, and torch works between them.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(onnx_graph(module, x), options, providers=["CPUExecutionProvider"])
     return lambda x: torch.from_numpy(session.run(None, {"image": x.contiguous().numpy()})[0])
 
 
-def _openvino(module: nn.Module, x: torch.Tensor, amp: bool) -> Run:
+def _openvino(module: nn.Module, x: torch.Tensor, settings: _Settings) -> Run:
     core = import_openvino().Core()
     options = {
         # Left to itself it takes bfloat16 where the processor has it.
-        "INFERENCE_PRECISION_HINT": "bf16" if amp else "f32",
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+        "INFERENCE_PRECISION_HINT": "bf16" if settings.amp else "f32",
+        "INFERENCE_NUM_THREADS": settings.threads,
+        "ENABLE_CPU_PINNING": False,  # it would bind threads to cores that other work of the process needs too
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
     }

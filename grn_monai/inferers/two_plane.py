@@ -87,8 +87,8 @@ class TwoPlaneInferer(Inferer):
         Args:
             inputs: ``(B, C, X, Y, Z)`` in the scan frame, in [−1, 1].
             network: maps slices ``(N, C, H, W)`` to logits ``(N, K, H, W)``.
-            args: passed to ``network``.
-            kwargs: passed to ``network``.
+            args: passed to ``network``, not to its methods.
+            kwargs: passed to ``network``, not to its methods.
 
         Returns:
             Probabilities ``(B, K, X, Y, Z)``, float32, that sum to 1 over K; with ``return_planes`` or
@@ -107,7 +107,7 @@ class TwoPlaneInferer(Inferer):
             raise InputError("TwoPlaneInferer", f"data of shape {tuple(inputs.shape)}", "(B, C, X, Y, Z)", mend)
         results: dict[str, torch.Tensor] = {}
         volumes = inputs.as_tensor() if isinstance(inputs, MetaTensor) else inputs  # plain tensors are faster
-        network = prepared(network, self.backend, volumes.device, self.amp)
+        network = prepared(network, self.backend, volumes.device, self.amp, self.batch_size)
         planes = planes_within(self.planes, volumes.shape[2:])  # of a single slice, its own plane only
         counts = {plane: volumes.shape[2 + plane_axis(plane)] for plane in planes}
         batches = sum(-(-count // self.batch_size) for count in counts.values()) * len(volumes)
@@ -151,7 +151,7 @@ class TwoPlaneInferer(Inferer):
     def _run(
         self, network: Any, slices: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits and, if asked for, the enhanced slices; the generator runs once where the network allows it."""
+        """Logits and, if asked for, the enhanced slices; G runs once where there is ``enhance_and_segment``."""
         enhanced, sge = None, self._enhances(network)
         if (sge or self.return_enhanced) and not hasattr(network, "enhance"):
             option = "return_enhanced" if self.return_enhanced else "sge"
@@ -160,9 +160,10 @@ class TwoPlaneInferer(Inferer):
         if sge and (self.return_enhanced or not getattr(network, "sge", True)):
             if hasattr(network, "enhance_and_segment"):
                 enhanced, logits = network.enhance_and_segment(slices)
-            elif hasattr(network, "segmentor"):
-                enhanced = network.enhance(slices)
-                logits = network.segmentor(enhanced, *args, **kwargs)
+            elif not getattr(network, "sge", True):
+                mend = "Use EnhancedSegmentor, or leave sge to the network."
+                expected = "a network with a method enhance_and_segment"
+                raise InputError("sge", f"{type(network).__name__}, which predicts S(x)", expected, mend)
             else:
                 enhanced, logits = network.enhance(slices), network(slices, *args, **kwargs)
         else:

@@ -60,6 +60,24 @@ class Enhancer(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.segmentor(self.enhance(x))
 
+    def enhance_and_segment(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        enhanced = self.enhance(x)
+        return enhanced, self.segmentor(enhanced)
+
+
+class TwoPasses(nn.Module):
+    """An enhancing network that does not say how its passes are shared."""
+
+    def __init__(self, sge: bool) -> None:
+        super().__init__()
+        self.segmentor, self.sge = Pointwise(), sge
+
+    def enhance(self, x: torch.Tensor) -> torch.Tensor:
+        return x / 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.segmentor(self.enhance(x) if self.sge else x)
+
 
 @pytest.fixture
 def volume() -> torch.Tensor:
@@ -133,6 +151,21 @@ def test_enhanced_image_costs_no_second_pass(volume: torch.Tensor) -> None:
     assert network.passes == 4, "two volumes, two planes"
     torch.testing.assert_close(out["enhanced"], volume / 2)
     torch.testing.assert_close(out["pred"], network.segmentor.on_voxels(volume / 2))
+
+
+def test_a_network_that_shares_no_pass_gives_the_same(volume: torch.Tensor) -> None:
+    network = TwoPasses(sge=True)
+    out = TwoPlaneInferer(size=None, return_enhanced=True)(volume, network)
+    torch.testing.assert_close(out["enhanced"], volume / 2)
+    torch.testing.assert_close(out["pred"], network.segmentor.on_voxels(volume / 2))
+
+
+@pytest.mark.parametrize("enhanced", [True, False])
+def test_s_of_g_is_not_taken_from_a_network_that_gives_s_of_x(volume: torch.Tensor, enhanced: bool) -> None:
+    options = {"size": None, "return_enhanced": enhanced}
+    with pytest.raises(InputError, match=r"^sge: found TwoPasses, which predicts S\(x\).*enhance_and_segment"):
+        TwoPlaneInferer(**options, sge=True)(volume, TwoPasses(sge=False))
+    TwoPlaneInferer(**options)(volume, TwoPasses(sge=False))
 
 
 def test_raw_prediction_beside_the_enhanced_image(volume: torch.Tensor) -> None:
