@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from monai.bundle import ckpt_export, onnx_export
 
 from grn_monai.data import read_volume
 from grn_monai.errors import find_input_error
+from grn_monai.inferers import backends
 from grn_monai.inferers.backends import import_onnxruntime
 from grn_monai.transforms import DepthLast, ScaleEcho, VolumeToSlices
 from tests.bundles.conftest import BUNDLES, EXTRA, ROOT, run, workflow
@@ -162,6 +164,63 @@ def test_inference_on_another_backend(
         assert len(np.unique(b)) > 2
     qualities = sorted(p.name for p in (tmp_path / backend).glob("*_quality.json"))
     assert qualities == sorted(p.name for p in (tmp_path / "torch").glob("*_quality.json"))
+
+
+def score(bundle: str, trained: dict[str, Path], cohort: Path, out: Path, **given: Any) -> dict[str, Any]:
+    given = {**SLICES, **{k: v for k, v in EXTRA[bundle].items() if k != "fraction"}, **given}
+    where = {"dataset_dir": str(cohort), "output_dir": str(trained[bundle]), "eval_dir": str(out)}
+    run(bundle, "train", "evaluate", **where, **given, surface_distances=False)
+    metrics: dict[str, Any] = json.loads((out / "metrics.json").read_text())
+    return metrics
+
+
+def numbers(node: Any) -> list[float]:
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
+    return [node] if isinstance(node, float) else [n for child in children for n in numbers(child)]
+
+
+@pytest.mark.parametrize("bundle", ["us_layers_grn_plus", "us_layers_supervised"])
+def test_scores_on_another_backend(
+    bundle: str, trained: dict[str, Path], cohort: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if find_spec("openvino") is None:
+        pytest.skip('needs: pip install "grn-monai[export]"')
+    expected = score(bundle, trained, cohort, tmp_path / "torch")
+    made = []
+    monkeypatch.setattr(backends, "onnx_graph", lambda m, x, f=backends.onnx_graph: made.append(1) or f(m, x))
+    found = score(bundle, trained, cohort, tmp_path / "openvino", backend="openvino")
+    assert len(made) == (2 if "grn" in bundle else 1), "it was not torch that answered"
+    assert len(numbers(expected)) > 20
+    np.testing.assert_allclose(numbers(found), numbers(expected), atol=0.01)
+
+
+def test_amp_of_an_evaluation_is_its_own(trained: dict[str, Path], cohort: Path, tmp_path: Path) -> None:
+    """Float32 unless it is asked for, also where the training takes bfloat16 by itself."""
+    bundle = "us_layers_grn_plus"
+    where = {"dataset_dir": str(cohort), "output_dir": str(trained[bundle]), "eval_dir": str(tmp_path / "out")}
+    for given, expected in (({}, False), ({"amp": "true"}, True)):
+        flow = workflow(bundle, "train", "evaluate", **where, **SLICES, **EXTRA[bundle], **given)
+        assert flow.parser.get_parsed_content("validate#inferer").amp is expected
+
+
+@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"backend": "tensorrt"}, "backend: found 'tensorrt'; expected 'torch' or 'compiled'"),
+        ({"backend": "onnxruntime", "amp": "true"}, "amp: found bfloat16 with the backend onnxruntime"),
+        ({"amp": "maybe"}, "found 'maybe'; expected true or false"),
+    ],
+)
+def test_an_evaluation_that_cannot_run_leaves_no_folder(
+    bundle: str, given: dict[str, str], words: str, cohort: Path, tmp_path: Path
+) -> None:
+    if given.get("backend") == "onnxruntime" and find_spec("onnxruntime") is None:
+        pytest.skip('needs: pip install "grn-monai[export]"')
+    with pytest.raises((RuntimeError, ValueError)) as info:
+        score(bundle, {bundle: tmp_path / "run"}, cohort, tmp_path / "run" / "evaluation", **given)
+    assert words in str(find_input_error(info.value))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
