@@ -86,6 +86,7 @@ class LayersTrainTask(BundleTrainTask):
         self._datastore: Any = None
         self._held_out: set[str] = set()
         self._epochs = 0
+        self._validating = ""
 
     def __call__(self, request: dict[str, Any], datastore: Any) -> dict[str, Any]:
         """Trains; see MONAI Label's ``BundleTrainTask``.
@@ -100,9 +101,10 @@ class LayersTrainTask(BundleTrainTask):
         before = file_stamps(model) if model.is_file() else None
         result: dict[str, Any] = super().__call__(checked, datastore)
         if before is not None and model.is_file() and file_stamps(model) == before:
-            logger.info("No epoch validated better than the weights before: %s stays as it was.", MODEL)
+            told = f"No epoch validated better than the weights before: {MODEL} stays as it was."
         else:
-            logger.info("%s has the best weights of this training.", MODEL)
+            told = f"{MODEL} has the best weights of this training."
+        logger.info("%s Validated on %s.", told, self._validating)  # clients see the last lines of the log
         return result
 
     def config(self) -> dict[str, Any]:
@@ -198,7 +200,8 @@ class LayersTrainTask(BundleTrainTask):
                 raise InputError(
                     "training", found, "labels of others to train on", "Submit a label of another subject."
                 )
-            logger.info("%s to train on; the cohort's validation section validates", count_scans(len(train)))
+            self._validating = "the cohort's validation section"
+            logger.info("%s to train on; %s validates", count_scans(len(train)), self._validating)
             return train, None
         seen_scans = self._seen_scans() if request.get("pretrained", True) else set()
         seen = {self._subject(scan) for scan in seen_scans}
@@ -207,8 +210,8 @@ class LayersTrainTask(BundleTrainTask):
         self._held_out = {item["subject"] for item in validation}
         known = sorted(self._held_out & seen)
         told = f"the weights to start from have learned from {listed(known)}" if known else "new to the weights"
-        subjects = listed(sorted(self._held_out))
-        logger.info("%d scans train, %d validate, of %s (%s)", len(train), len(validation), subjects, told)
+        self._validating = f"{listed(sorted(self._held_out))} ({told})"
+        logger.info("%d scans train, %d validate, of %s", len(train), len(validation), self._validating)
         return train, validation
 
     def _load_checkpoint(self, model_pytorch: str, pretrained: bool, train_handlers: list[dict[str, Any]]) -> None:

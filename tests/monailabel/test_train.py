@@ -225,7 +225,7 @@ def test_better_weights_replace_those_of_before(
     after = contents(task)
     assert after["model.pt"] != before["model.pt"]
     assert after["previous.pt"] == before["model.pt"]
-    assert last_line(capsys).endswith("model.pt has the best weights of this training.")
+    assert "model.pt has the best weights of this training. Validated on sub-0" in last_line(capsys)
     assert task.stats()["epoch"] == 2
     assert json.loads((Path(task.bundle_path) / "run.json").read_text())["status"] == "completed"
 
@@ -255,7 +255,8 @@ def test_worse_weights_replace_nothing(
     for name in before:
         assert after[name] == before[name], f"{name} stays"
         assert after[previous_name(name)] == before[name]
-    assert last_line(capsys).endswith("No epoch validated better than the weights before: model.pt stays as it was.")
+    told = "No epoch validated better than the weights before: model.pt stays as it was. Validated on sub-0"
+    assert told in last_line(capsys)
     history = (Path(task.bundle_path) / "history.csv").read_text().splitlines()
     assert len(history) == 2, "the validation of the start is no epoch"
 
