@@ -62,8 +62,8 @@ def chosen_dice(stages: Sequence[Mapping[str, Any]]) -> dict[str, tuple[float, f
         for (strategy, seed, scans), stage in before.items():
             if scans == size and (earlier := before.get((strategy, seed, smaller))):
                 left = {name: values["decoded"] for name, values in earlier["left"].items()}
-                own = [left[name] for name in stage["labelled"] if name in left]
-                found.setdefault(strategy, []).append((fmean(own), fmean(left.values())))
+                if own := [left[name] for name in stage["labelled"] if name in left]:
+                    found.setdefault(strategy, []).append((fmean(own), fmean(left.values())))
     return {strategy: (fmean(a for a, _ in pairs), fmean(b for _, b in pairs)) for strategy, pairs in found.items()}
 
 
@@ -123,24 +123,28 @@ def _differences(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
-    """In how many comparisons a strategy was above random, and how bad the scans were that it chose."""
-    parts, first = [], min(result["settings"]["sizes"])
-    for strategy, by_size in result["summary"].items():
-        values = [v for n, entry in by_size.items() if int(n) > first for v in _differing(entry)]
-        if values:
-            above = sum(value > 0 for value in values)
-            parts.append(f"{TITLES[strategy]} was above random in {above} of {len(values)} comparisons (decoded)")
-    text = "; ".join(parts) + "."
-    if chosen := chosen_dice(result["stages"]):
+    """In how many comparisons a strategy was above another, and how bad the scans were that it chose."""
+    names, stages = list(result["summary"]), result["stages"]
+    pairs = [(name, "random") for name in names if name != "random"] + [("disagreement", "entropy")]
+    sentences = [text for one, other in pairs if (text := _above(stages, one, other))]
+    text = f"Decoded, {'; '.join(sentences)}." if sentences else ""
+    if chosen := chosen_dice(stages):
         dice = ", ".join(f"{TITLES[s]} {100 * own:.1f} (of {100 * pool:.1f})" for s, (own, pool) in chosen.items())
         text += f" Mean Dice, before their annotation, of the scans chosen (of all that were left): {dice}."
-    return text[:1].upper() + text[1:]
+    return text
 
 
-def _differing(entry: Mapping[str, Any]) -> list[float]:
-    """The differences to random of each seed."""
-    values: list[float] = entry.get("minus_random", {}).get("decoded", {}).get("values", [])
-    return values
+def _above(stages: Sequence[Mapping[str, Any]], one: str, other: str) -> str:
+    """How often, seed by seed and size by size, a strategy was above another; the first scan is the same for all."""
+    first = min(s["scans"] for s in stages)
+    dice = {(s["strategy"], s["seed"], s["scans"]): s["test"]["decoded"] for s in stages if s["scans"] > first}
+    found = [v - dice[other, *key] for (name, *key), v in dice.items() if name == one and (other, *key) in dice]
+    if not found:
+        return ""
+    equal = sum(abs(value) < 1e-9 for value in found)
+    same = f" and the same in {equal}" if equal else ""
+    above = sum(value >= 1e-9 for value in found)
+    return f"{TITLES[one]} was above {TITLES[other]} in {above} of {len(found)} comparisons{same}"
 
 
 def _correlations(result: Mapping[str, Any], sizes: Sequence[str]) -> str:

@@ -134,19 +134,23 @@ def test_a_constant_score_has_no_correlation() -> None:
 def test_the_tables_cells() -> None:
     found = [("random", 0, 0.30), ("random", 1, 0.50), ("entropy", 0, 0.40), ("entropy", 1, 0.80)]
     left: dict[str, tuple[float | None, float]] = {"a": (0.1, 0.9), "b": (0.2, 0.5), "c": (9.0, 0.1)}
+    found += [("disagreement", 0, 0.30), ("disagreement", 1, 0.70)]
     stages = [stage(strategy, seed, dice, left) for strategy, seed, dice in found]
+    stages += [{**stage("random", 0, 0.1, left), "scans": 1, "labelled": ["x"]}]
     settings = {"sizes": [1, 2], "base_channels": 4, "iterations": 8, "batch": 4, "size": 32, "validations": 2}
     cohort = {"training": 12, "validation": 1, "test": 2}
     result = {"settings": settings, "cohort": cohort, "simulated": True, "summary": summary(stages),
               "correlations": correlations(stages), "stages": stages}  # fmt: skip
     table = active_table(result)
-    assert "| random, decoded |  | 40.0 ± 14.1 |" in table
+    assert "| random, decoded | 10.0 (1 seed) | 40.0 ± 14.1 |" in table
     assert "| entropy, slices |  | 30.0 ± 14.1 |" in table
     assert "| entropy, decoded | +20.0 ± 14.1 (+10.0, +30.0) |" in table
-    assert "| score | 2 scans (4 models) |" in table
-    assert "| disagreement | -1.00 ± 0.00 |" in table
+    assert "| score | 1 scan (1 model) | 2 scans (6 models) |" in table
+    assert "| disagreement | -1.00 | -1.00 ± 0.00 |" in table
     assert "over 2 seeds" in table
-    assert "Entropy was above random in 2 of 2 comparisons (decoded)." in table
+    assert "entropy was above random in 2 of 2 comparisons;" in table
+    assert "disagreement was above random in 1 of 2 comparisons and the same in 1;" in table
+    assert "disagreement was above entropy in 0 of 2 comparisons." in table
 
 
 def test_how_bad_the_chosen_scans_were() -> None:
