@@ -19,6 +19,10 @@ BUNDLES = {
 }
 """Each bundle, and the method of the study that is its default."""
 WIDTHS = (12, 20, 64)
+SOURCE = (
+    "Measured by `python -m benchmarks.methods`, with weights that are not in the bundle. `eval_metrics` in\n"
+    "`metadata.json` holds the default's means of this table."
+)
 
 
 def eval_metrics(bundle: str, methods: dict[str, Any]) -> dict[str, float]:
@@ -91,7 +95,7 @@ def tables(bundle: str, results: Path) -> dict[str, str]:
     )
     return {
         "parameters": parameters_table(bundle),
-        "performance": methods_table(of_bundle(bundle, methods)),
+        "performance": f"{methods_table(of_bundle(bundle, methods))}\n\n{SOURCE}",
         "cost": cost(bundle, training, inference),
     }
 

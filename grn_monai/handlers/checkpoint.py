@@ -52,6 +52,15 @@ def load_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu") -> 
         ) from error
 
 
+def is_plain(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is a state dict itself, as a packed bundle has it for ``monai.bundle.load``."""
+    return (
+        isinstance(checkpoint, Mapping)
+        and bool(checkpoint)
+        and all(isinstance(value, torch.Tensor) for value in checkpoint.values())
+    )
+
+
 def load_model(
     path: str | os.PathLike[str],
     network: torch.nn.Module,
@@ -62,9 +71,9 @@ def load_model(
     """Fill a network from a checkpoint; every weight has to fit.
 
     Args:
-        path: checkpoint file.
+        path: checkpoint file of a training, or the plain weights (a state dict) of a pack.
         network: the network to fill, in place.
-        key: the entry of the checkpoint that holds the weights.
+        key: the entry of the checkpoint that holds the weights; plain weights need none.
         map_location: device to load to.
         options: what has to be as in training, such as the slice size, where the checkpoint says it.
 
@@ -76,6 +85,8 @@ def load_model(
             is ever left at its random start in silence.
     """
     checkpoint = load_checkpoint(path, map_location)
+    if is_plain(checkpoint):
+        checkpoint = {key: checkpoint}
     if key not in checkpoint:
         raise InputError(
             path,
@@ -155,7 +166,7 @@ class BestCheckpointSaver(CheckpointSaver):
         save_dict: what to save, such as ``{"model": network}``.
         metric: name in ``engine.state.metrics``; lower is better.
         filename: name of the file.
-        options: what inference has to repeat, such as the slice size; saved beside the weights.
+        options: what inference has to repeat, such as slice size and orientation; saved as texts beside the weights.
     """
 
     def __init__(

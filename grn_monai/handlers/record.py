@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import platform
@@ -20,7 +21,7 @@ from monai.bundle import ConfigParser
 
 from grn_monai.files import replacing, write_whole
 
-__all__ = ["HistoryHandler", "RunRecord", "log_epoch", "provenance", "scalars"]
+__all__ = ["HistoryHandler", "RunRecord", "log_epoch", "provenance", "scalars", "sha256"]
 
 PACKAGES = ("grn-monai", "monai", "torch", "pytorch-ignite", "numpy", "scipy", "nibabel", "SimpleITK", "itk")
 
@@ -122,6 +123,12 @@ class HistoryHandler:
                 writer.writerows(rows)
 
 
+def sha256(path: str | os.PathLike[str]) -> str:
+    """The SHA-256 digest of a file, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _git_state() -> dict[str, Any] | None:
     def git(*args: str) -> str:
         folder = Path(__file__).parent
@@ -168,7 +175,8 @@ class RunRecord:
     """Write ``run.json``: configuration, seed, versions, git state, command line, times and how the run ended.
 
     Built from a bundle's config, it keeps the whole config after overlays and overrides (``config``) and the values
-    that its expressions came to (``resolved``).
+    that its expressions came to (``resolved``). Where those name a checkpoint that was used (``ckpt_path``), its digest
+    is kept too (``ckpt_sha256``): the path alone does not say which weights lay there.
 
     Args:
         path: the JSON file.
@@ -203,6 +211,9 @@ class RunRecord:
                 for k, v in self._parser.ref_resolver.resolved_content.items()
                 if isinstance(v, str | int | float | bool | None)
             }
+            used = self.record["resolved"].get("ckpt_path")
+            if isinstance(used, str) and Path(used).is_file():
+                self.record["ckpt_sha256"] = sha256(used)
         self.record |= {
             "command": [Path(sys.argv[0]).name, *sys.argv[1:]],
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -29,7 +32,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
             channels of an input or output are not all described; or the package jsonschema is not installed.
     """
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_number, parse_float=_finite)
     except (OSError, ValueError) as error:
         raise InputError(path, f"no readable JSON ({error})", "a bundle's metadata", "Mend or restore it.") from error
     try:
@@ -44,6 +47,12 @@ def read_metadata(path: Path) -> dict[str, Any]:
         if wrong.validator == "required":
             missing = next(name for name in wrong.validator_value if name not in wrong.instance)
             found, expected = f"no {missing!r}" + (f" in {place}" if place else ""), "every field of the zoo's bundles"
+        elif wrong.validator == "additionalProperties" and not place:
+            known, patterns = set(wrong.schema["properties"]), wrong.schema["patternProperties"]
+            extra = [k for k in wrong.instance if k not in known and not any(re.search(p, k) for p in patterns)]
+            near = difflib.get_close_matches(extra[0], known, 1)
+            expected = f"{near[0]!r}, or no such field" if near else "fields of the zoo's bundles alone"
+            found = f"the unknown field {extra[0]!r}"
         else:
             found, expected = f"{place or 'the whole'}: {_short(repr(wrong.instance))}", _expected(wrong)
         mend = "Mend metadata.json; grn_monai/zoo/schema.json tells what each field has to be."
@@ -51,6 +60,16 @@ def read_metadata(path: Path) -> dict[str, Any]:
     for place, found, expected in _inconsistent(metadata):
         raise InputError(path, f"{place}: {found}", expected, "Mend metadata.json.")
     return dict(metadata)
+
+
+def _no_number(text: str) -> None:
+    raise ValueError(f"{text} is not in JSON")
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(f"{text} is too large")
+    return value
 
 
 def _expected(wrong: Any) -> str:
@@ -69,10 +88,15 @@ def _inconsistent(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]
     version = metadata["version"]
     if version not in metadata["changelog"]:
         yield "changelog", f"no entry {version!r}", "an entry for the version"
+    dimensions: set[int] = set()
     for side in ("inputs", "outputs"):
         for name, tensor in metadata["network_data_format"][side].items():
             place, count = f"network_data_format#{side}#{name}", tensor["num_channels"]
             if set(tensor["channel_def"]) != {str(i) for i in range(count)}:
                 yield f"{place}#channel_def", f"channels {', '.join(tensor['channel_def'])}", f"0 to {count - 1}"
+            dimensions.add(len(tensor["spatial_shape"]))
             if tensor["value_range"] and tensor["value_range"][0] >= tensor["value_range"][1]:
                 yield f"{place}#value_range", str(tensor["value_range"]), "the lowest value, then the highest"
+    if len(dimensions) > 1:
+        found = f"spatial_shape of {' and '.join(map(str, sorted(dimensions)))} sizes"
+        yield "network_data_format", found, "as many for each input and output"

@@ -14,14 +14,16 @@ import yaml
 from monai.bundle import ConfigParser
 
 from grn_monai.errors import InputError
-from grn_monai.handlers.checkpoint import load_checkpoint, load_model
+from grn_monai.handlers.checkpoint import is_plain, load_checkpoint, load_model
 from grn_monai.options import flag
-from grn_monai.zoo._yaml import read_yaml, set_values
+from grn_monai.zoo._configs import config_file, read_config, set_values
 
-__all__ = ["CONFIGS", "prepare_bundle"]
+__all__ = ["CONFIGS", "SHAPING", "prepare_bundle"]
 
-CONFIGS = ("train.yaml", "inference.yaml")
+CONFIGS = ("train", "inference")
 """The configs whose defaults follow the training; the others are overlays of them."""
+SHAPING = ("slice_size", "depth_axis", "depth_reversed", "base_channels")
+"""Ids, where a config has them, without which weights fit in silence or answer for scans of another orientation."""
 _PARTS = ("configs", "docs", "LICENSE")
 _RUN_ONLY = frozenset(
     {"imports", "bundle_root", "dataset_dir", "split", "output_dir", "ckpt_dir", "ckpt_path", "cache_dir", "device",
@@ -48,16 +50,19 @@ def prepare_bundle(
 
     Returns:
         ``bundle`` (its name), ``target``, ``weights`` (names of files), ``options_from`` (the file that told the
-        options of the training, or None) and ``set`` (by config: id and new value, where it differs from before).
+        options of the training, or None), ``untold`` (ids of ``SHAPING`` in the configs that neither it nor
+        ``options`` told) and ``set`` (by config: id and new value, where it differs from before).
 
     Raises:
         InputError: ``target`` exists, ``bundle`` is no bundle, an option is in neither config, or the weights are
             missing, damaged or those of another network or bundle.
     """
     bundle, target = Path(bundle), Path(target)
-    for name in (*(f"configs/{c}" for c in CONFIGS), "configs/metadata.json"):
-        if not (bundle / name).is_file():
-            raise InputError(bundle, f"no {name}", "the folder of a bundle", "Give such as bundles/us_layers_grn_plus.")
+    for name in CONFIGS:
+        config_file(bundle, name)
+    if not (bundle / "configs" / "metadata.json").is_file():
+        mend = "Give such as bundles/us_layers_grn_plus."
+        raise InputError(bundle, "no configs/metadata.json", "the folder of a bundle", mend)
     if target.exists() or target.is_symlink():
         raise InputError(target, "something there already", "a new folder", "Remove it, or choose another name.")
     weights = _weights(Path(model)) if model is not None else []
@@ -73,7 +78,7 @@ def prepare_bundle(
         (temporary / "models").mkdir()
         for file in weights:
             shutil.copy(file, temporary / "models" / file.name)
-        changed = _set_options(temporary / "configs", bundle, trained, options or {})
+        changed = _set_options(temporary, bundle, trained, options or {})
         for file in weights:
             _check_weights(temporary, file)
         os.rename(temporary, target)
@@ -82,11 +87,13 @@ def prepare_bundle(
         raise InputError(target, f"that writing fails ({error})", "a writable folder with free space", mend) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+    there = {key for name in CONFIGS for key in read_config(config_file(target, name))}
     return {
         "bundle": bundle.resolve().name,
         "target": str(target),
         "weights": [file.name for file in weights],
         "options_from": None if source is None else str(source),
+        "untold": [k for k in SHAPING if weights and k in there and k not in trained and k not in (options or {})],
         "set": changed,
     }
 
@@ -99,13 +106,14 @@ def _weights(model: Path) -> list[Path]:
     return [model, *([raw] if raw.is_file() else [])]
 
 
-def _trained_options(bundle: Path, model: Path) -> tuple[Path, dict[str, Any]]:
-    """What told how a model was trained, and the top-level ids it tells."""
+def _trained_options(bundle: Path, model: Path) -> tuple[Path | None, dict[str, Any]]:
+    """What told how a model was trained (None: nothing did), and the top-level ids it tells."""
     checkpoint = load_checkpoint(model)
     record = model.resolve().parent.parent / "run.json"
     if not record.is_file():
         try:
-            return model, {k: yaml.safe_load(v) for k, v in dict(checkpoint.get("options", {})).items()}
+            told = {} if is_plain(checkpoint) else dict(checkpoint.get("options", {}))
+            return (model if told else None), {k: yaml.safe_load(v) for k, v in told.items()}
         except (AttributeError, TypeError, ValueError, yaml.YAMLError) as error:
             raise InputError(model, "unreadable options", "a checkpoint of a training", "Train again.") from error
     try:
@@ -118,7 +126,7 @@ def _trained_options(bundle: Path, model: Path) -> tuple[Path, dict[str, Any]]:
     if theirs is not None and theirs != mine:
         mend = "Give the bundle that the model was trained with."
         raise InputError(record, f"a training of the bundle {theirs!r}", repr(mine), mend)
-    _check_networks(record, config, read_yaml(bundle / "configs" / "train.yaml"))
+    _check_networks(record, config, read_config(config_file(bundle, "train")))
     return record, {k: v for k, v in config.items() if k not in _RUN_ONLY}
 
 
@@ -127,17 +135,18 @@ def _check_networks(record: Path, config: Mapping[str, Any], bundle: Mapping[str
     for name in bundle:
         if name.endswith("_def") and name in config and config[name] != bundle[name]:
             mend = "Put the run's definition into the configs of a copy of the bundle, and give that copy."
-            raise InputError(record, f"{name} {json.dumps(config[name])}", "that of the bundle's train.yaml", mend)
+            raise InputError(record, f"{name} {json.dumps(config[name])}", "that of the bundle's train config", mend)
 
 
 def _set_options(
-    configs: Path, bundle: Path, trained: Mapping[str, Any], options: Mapping[str, Any]
+    folder: Path, bundle: Path, trained: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
     """Set what differs in both configs; returns what was set in each."""
     changed: dict[str, dict[str, Any]] = {}
     unknown = set(options)
-    for name in CONFIGS:
-        before = read_yaml(configs / name)
+    for stem in CONFIGS:
+        file = config_file(folder, stem)
+        before = read_config(file)
         unknown -= set(before)
         # The run's ids over several lines are parts (loss, optimizer, train, …), not options.
         wanted = {k: v for k, v in trained.items() if not isinstance(v, dict) and k in before} | {
@@ -145,17 +154,18 @@ def _set_options(
         }
         # A switch reaches a run from its command line as a text.
         wanted = {k: flag(v) if isinstance(before[k], bool) else v for k, v in wanted.items()}
-        changed[name] = {k: v for k, v in wanted.items() if v != before[k]}
-        set_values(configs / name, changed[name])
+        changed[file.name] = {k: v for k, v in wanted.items() if v != before[k]}
+        set_values(file, changed[file.name])
     if unknown:
-        raise InputError(bundle, f"no id {sorted(unknown)[0]!r} in {' or '.join(CONFIGS)}", "ids there", "Correct it.")
+        found = f"no id {sorted(unknown)[0]!r} in the configs {' and '.join(CONFIGS)}"
+        raise InputError(bundle, found, "ids there", "Correct it.")
     return changed
 
 
 def _check_weights(folder: Path, file: Path) -> None:
     """Fill the network of the copy's inference; a weight that does not fit is refused."""
     parser = ConfigParser()
-    parser.read_config(str(folder / "configs" / "inference.yaml"))
+    parser.read_config(str(config_file(folder, "inference")))
     network = parser.get_parsed_content("network_def")
     size = {"slice_size": parser.get_parsed_content("slice_size")} if "slice_size" in parser.get() else {}
     load_model(file, network, options=size)

@@ -23,7 +23,7 @@ from benchmarks.readme import RESULTS
 from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
 from grn_monai.zoo import load_schema, read_metadata
-from grn_monai.zoo.pack import FILES
+from grn_monai.zoo._contents import REQUIRED
 from tests.bundles.conftest import BUNDLES, ROOT
 
 PINS = dict(line.strip().lower().split("==") for line in (ROOT / "constraints.txt").open() if "==" in line)
@@ -53,7 +53,7 @@ def test_the_schema_is_a_schema_and_says_that_it_is_ours() -> None:
 def test_metadata_is_valid_and_all_files_of_a_zoo_bundle_are_there(bundle: str) -> None:
     content = read_metadata(folder(bundle) / "configs" / "metadata.json")
     assert next(iter(content["changelog"])) == content["version"]
-    assert not [name for name in FILES if not (folder(bundle) / name).is_file()]
+    assert not [name for name in REQUIRED if not (folder(bundle) / name).is_file()]
     assert content["eval_metrics"]
 
 
@@ -83,6 +83,21 @@ BROKEN: dict[str, tuple[Change, str]] = {
     ),
     "empty description": (lambda m: m.update(description=""), "description: ''"),
     "score as a text": (lambda m: m["eval_metrics"].update(dice="0.9"), "eval_metrics#dice: '0.9'"),
+    "score that is no number": (lambda m: m["eval_metrics"].update(dice=float("nan")), "NaN is not in JSON"),
+    "no reference": (lambda m: m.update(references=[]), "references: []"),
+    "misspelt extra field": (
+        lambda m: m.update(suported_apps=m["supported_apps"]),
+        "the unknown field 'suported_apps'; expected 'supported_apps'",
+    ),
+    "unknown extra field": (lambda m: m.update(zzz=1), "the unknown field 'zzz'; expected fields of the zoo's"),
+    "one size for a network of slices": (
+        lambda m: tensor(m).update(spatial_shape=["32*n"]),
+        "pred#spatial_shape: ['32*n']; expected two or three sizes",
+    ),
+    "output of more sizes than the input": (
+        lambda m: tensor(m).update(spatial_shape=["32*n"] * 3),
+        "spatial_shape of 2 and 3 sizes",
+    ),
     "references as a text": (lambda m: m.update(references="a paper"), "references: 'a paper'"),
     "schema without address": (lambda m: m.update(schema="meta_schema.json"), "schema: 'meta_schema.json'"),
     "no outputs": (lambda m: m["network_data_format"].pop("outputs"), "no 'outputs'"),
@@ -93,7 +108,7 @@ BROKEN: dict[str, tuple[Change, str]] = {
     "unknown type": (lambda m: tensor(m).update(type="picture"), "pred#type: 'picture'"),
     "no channel": (lambda m: tensor(m).update(num_channels=0), "pred#num_channels: 0"),
     "shape as a text": (lambda m: tensor(m).update(spatial_shape="32*n"), "pred#spatial_shape: '32*n'"),
-    "expression with a call": (lambda m: tensor(m).update(spatial_shape=["f(n)"]), "pred#spatial_shape#0: 'f(n)'"),
+    "expression with a call": (lambda m: tensor(m).update(spatial_shape=["f(n)", 32]), "pred#spatial_shape#0: 'f(n)'"),
     "size of zero": (lambda m: tensor(m).update(spatial_shape=[0, 32]), "pred#spatial_shape#0: 0"),
     "range of one value": (lambda m: tensor(m).update(value_range=[1]), "pred#value_range: [1]"),
     "range upside down": (lambda m: tensor(m).update(value_range=[1, 0]), "value_range: [1, 0]"),
@@ -119,7 +134,8 @@ def test_broken_metadata_is_refused_with_its_place(name: str, tmp_path: Path) ->
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metadata.json").write_text("{")
-    for name in ("metadata.json", "missing.json"):
+    (tmp_path / "large.json").write_text('{"eval_metrics": {"dice": 1e999}}')
+    for name in ("metadata.json", "missing.json", "large.json"):
         with pytest.raises(InputError, match="no readable JSON"):
             read_metadata(tmp_path / name)
 

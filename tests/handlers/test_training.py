@@ -438,6 +438,18 @@ def test_load_model_never_leaves_random_weights_in_silence(tmp_path: Path, make:
         load_model(tmp_path / "m.pt", small_segmentor())
 
 
+def test_plain_weights_are_taken_and_have_to_fit_too(tmp_path: Path) -> None:
+    network = small_segmentor()
+    state = {k: torch.full_like(v, 0.5) if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    torch.save(state, tmp_path / "m.pt")
+    loaded = load_model(tmp_path / "m.pt", network, options={"slice_size": [64, 64]}).state_dict()
+    assert all(torch.equal(loaded[k], v) for k, v in state.items())
+    for wrong in ({**state, "more": torch.zeros(1)}, dict(list(state.items())[1:])):
+        torch.save(wrong, tmp_path / "m.pt")
+        with pytest.raises(InputError, match="weights of another network"):
+            load_model(tmp_path / "m.pt", network)
+
+
 def test_history_keeps_means_metrics_and_earlier_rows(tmp_path: Path) -> None:
     evaluator = engine_with_metrics([])
     evaluator.state.metrics = {"val_dice_loss": 0.5}

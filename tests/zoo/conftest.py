@@ -15,6 +15,13 @@ from tests.bundles.conftest import ROOT, cohort, trained
 
 __all__ = ["cohort", "trained"]  # fixtures of the tests here
 
+GRN_PLUS = "us_layers_grn_plus"
+BUNDLE = ROOT / "bundles" / GRN_PLUS
+
+
+def model_of(trained: dict[str, Path], bundle: str = GRN_PLUS) -> Path:
+    return trained[bundle] / "models" / "model.pt"
+
 
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -47,3 +54,8 @@ def in_fresh_process(installed: Path, cwd: Path, *arguments: str) -> str:
 
 def names_in(wheel: Path) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
+
+
+def spoiled(tmp_path: Path) -> Path:
+    """A copy of a bundle that a test may spoil."""
+    return Path(shutil.copytree(BUNDLE, tmp_path / "copy" / GRN_PLUS))

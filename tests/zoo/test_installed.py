@@ -17,27 +17,22 @@ LOAD = """
 import json, os, sys
 from pathlib import Path
 import torch, monai.bundle, grn_monai
-from monai.bundle import ConfigParser, create_workflow
+from monai.bundle import create_workflow
 name, url, installed, trained, scan, out = sys.argv[1:]
 assert Path(grn_monai.__file__).is_relative_to(installed), grn_monai.__file__
 here = Path.cwd() / "bundles"
 monai.bundle.download(name=name, url=url, bundle_dir=str(here), progress=False)
 found = {"bundle_dir": str(here), "source": "github"}
-plain = monai.bundle.load(name, **found)
-assert set(plain) == {"model", "options"}
-parser = ConfigParser()
-parser.read_config(str(here / name / "configs" / "inference.yaml"))
-network = parser.get_parsed_content("network_def")
-network = monai.bundle.load(name, model=network, key_in_ckpt="model", device="cpu", **found)
+network = monai.bundle.load(name, workflow_type="inference", device="cpu", **found)
 loaded, state = network.state_dict(), torch.load(trained, weights_only=True)["model"]
 same = sorted(loaded) == sorted(state) and all(torch.equal(loaded[k], v) for k, v in state.items())
 if out:
     os.chdir(here / name)
     options = {"dataset_dir": scan, "output_dir": out, "device": "cpu"}
-    create_workflow(config_file="configs/inference.yaml", workflow_type="infer", **options).run()
+    create_workflow(config_file="configs/inference.json", workflow_type="infer", **options).run()
 print(json.dumps(same))
 """
-RUN = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.yaml", "--device", "cpu"]
+RUN = ["-m", "monai.bundle", "run", "--config_file", "configs/inference.json", "--device", "cpu"]
 
 
 def check(bundle: str, trained: dict, cohort: Path, installed: Path, tmp_path: Path, command: bool) -> None:

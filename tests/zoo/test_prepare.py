@@ -12,7 +12,7 @@ from monai.bundle import create_workflow
 
 from grn_monai.errors import InputError
 from grn_monai.zoo import pack_bundle, prepare_bundle
-from grn_monai.zoo._yaml import set_values
+from grn_monai.zoo._configs import set_values
 from tests.bundles.conftest import ROOT
 
 GRN_PLUS = "us_layers_grn_plus"
@@ -101,10 +101,40 @@ def test_a_switch_that_came_as_a_text_is_a_switch_again(run: Path, tmp_path: Pat
 
 def test_without_a_record_the_checkpoint_tells(run: Path, tmp_path: Path) -> None:
     (run / "run.json").unlink()
-    made = prepare_bundle(BUNDLE, tmp_path / "out", run / "models" / "model.pt", {"base_channels": 4})
-    assert made["options_from"] == str(run / "models" / "model.pt")
+    made = prepare_bundle(BUNDLE, tmp_path / "out", run / "models" / "model.pt")
+    assert (made["options_from"], made["untold"]) == (str(run / "models" / "model.pt"), [])
     assert made["set"]["inference.yaml"] == {"slice_size": [32, 32], "base_channels": 4}
     assert "batch_size" not in made["set"]["train.yaml"]
+
+
+def test_orientation_is_not_lost_without_a_record(run: Path, tmp_path: Path) -> None:
+    (run / "run.json").unlink()
+    content = torch.load(run / "models" / "model.pt", weights_only=True)
+    assert set(content["options"]) == {"slice_size", "depth_axis", "depth_reversed", "base_channels"}
+    content["options"] |= {"depth_axis": "A", "depth_reversed": "True"}
+    torch.save(content, run / "models" / "model.pt")
+    prepare_bundle(BUNDLE, tmp_path / "out", run / "models" / "model.pt")
+    for name in ("train.yaml", "inference.yaml"):
+        assert config(tmp_path / "out", name)["depth_axis"] == "A"
+        assert config(tmp_path / "out", name)["depth_reversed"] is True
+
+
+def test_setting_values_of_a_json_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.json"
+    file.write_text('{"a": 1e-05, "b": {"c": 1}, "d": "@a"}')
+    set_values(file, {"a": [1], "d": False})
+    assert json.loads(file.read_text()) == {"a": [1], "b": {"c": 1}, "d": False}
+    for bad in ({"b": 1}, {"x": 1}):
+        with pytest.raises(InputError):
+            set_values(file, bad)
+    assert json.loads(file.read_text()) == {"a": [1], "b": {"c": 1}, "d": False}
+
+
+def test_a_config_in_two_kinds_is_refused(tmp_path: Path) -> None:
+    shutil.copytree(BUNDLE, tmp_path / "b")
+    (tmp_path / "b" / "configs" / "train.json").write_text("{}")
+    with pytest.raises(InputError, match=r"configs/train as \.yaml and as \.json"):
+        prepare_bundle(tmp_path / "b", tmp_path / "out")
 
 
 def test_without_a_model_there_are_no_weights(tmp_path: Path) -> None:
