@@ -26,7 +26,13 @@ from grn_monai.monailabel.infer import LayersInferTask
 from grn_monai.monailabel.layout import read_notes
 from grn_monai.monailabel.requests import refuse_expressions
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
-from grn_monai.monailabel.scoring import PARTIAL, DisagreementScoring, RankedStrategy, scan_values
+from grn_monai.monailabel.scoring import (
+    PARTIAL,
+    DisagreementScoring,
+    RankedStrategy,
+    image_stamp,
+    scan_values,
+)
 from grn_monai.monailabel.studies import make_studies
 from grn_monai.monailabel.train import LayersTrainTask
 
@@ -183,7 +189,10 @@ class LayersApp(MONAILabelApp):
                 to do. Anything else would reach a client as "Internal Server Error".
         """
         try:
-            self._check_image(request, datastore or self.datastore())
+            store = datastore or self.datastore()
+            self._check_image(request, store)
+            image = request["image"]
+            file = "" if not isinstance(image, str) or _is_upload(image) else image_stamp(store, image)
             result = super().infer(request, datastore)
         except Exception as error:
             _remove_upload(request.get("image"))
@@ -192,7 +201,7 @@ class LayersApp(MONAILabelApp):
                 raise
             logger.warning("%s", cause)
             raise HTTPException(422, str(cause)) from error
-        self._keep_score(request, result)
+        self._keep_score(request, result, file)
         return result
 
     def _check_image(self, request: Any, datastore: Any) -> None:
@@ -208,19 +217,18 @@ class LayersApp(MONAILabelApp):
             found = f"image: found {image[:80]!r}; expected an image of the datastore."
             raise HTTPException(404, f"{found} Choose one of the server's images, or send the file.")
 
-    def _keep_score(self, request: Any, result: Any) -> None:
-        """Keeps the disagreement of a scan of the datastore that was segmented with the default options."""
-        params, image = result.get("params") or {}, request.get("image")
-        quality, task = params.get("quality"), self.tasks[self.scoring_model]
-        if quality is None or request.get("model") != self.scoring_model or not isinstance(image, str):
+    def _keep_score(self, request: Any, result: Any, file: str) -> None:
+        """Keeps the disagreement of a scan of the datastore (its file's stamp in `file`) segmented by default."""
+        params, task = result.get("params") or {}, self.tasks[self.scoring_model]
+        quality = params.get("quality")
+        if not file or quality is None or request["model"] != self.scoring_model:
             return
-        if _is_upload(image):
-            return
-        stamp = weights_stamp(task.weights_file())
         if task.weights_file(request) != task.weights_file() or (task.can_enhance and not quality["sge"]):
             return
-        if self.scores.get(image, stamp) is None:
-            self.scores.save(image, stamp, {**scan_values({"quality": quality}), PARTIAL: True})
+        kept = self.scores.get(request["image"], params["weights"], file)
+        if kept is None or "error" in kept:
+            values = {**scan_values({"quality": quality}), PARTIAL: True}
+            self.scores.save(request["image"], params["weights"], values, file)
 
     def train(self, request: Any) -> Any:
         """Trains one bundle; see MONAI Label's ``MONAILabelApp.train``.

@@ -262,11 +262,7 @@ class LayersDICOMWebDatastore(WholeListDatastore, DICOMWebDatastore):
         for image in self.get_labeled_images():
             try:
                 label = self.get_label_uri(image, _FINAL)
-                pair = {
-                    "image": self.get_image_uri(image),
-                    "label": label,
-                    "subject": self._scan(image).subject or image,
-                }
+                pair = {"image": self.get_image_uri(image), "label": label, "subject": self.subject_of(image)}
             except ArchiveError:
                 raise
             except InputError as error:
@@ -277,6 +273,10 @@ class LayersDICOMWebDatastore(WholeListDatastore, DICOMWebDatastore):
             for pair in pairs:
                 pair.update({key: os.path.relpath(pair[key], self._datastore_path) for key in ("image", "label")})
         return pairs
+
+    def subject_of(self, image_id: str) -> str:
+        """Pseudonym of a scan's patient, as in `datalist`."""
+        return str(self._scan(image_id).subject or image_id)
 
     def status(self) -> dict[str, Any]:
         """Numbers of images and labels; where the archive does not answer, zeros and its ``error``."""

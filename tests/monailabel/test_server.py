@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -145,27 +147,87 @@ def test_two_requests_at_once_do_not_mix(server: Server) -> None:
         np.testing.assert_array_equal(answer, alone[number % 4])
 
 
+PLAN = "$__import__('pathlib').Path({!r}).write_text('x') > 0"
+
+
 @pytest.mark.parametrize(
     ("model", "image", "params", "code", "message"),
     [
         (GRN_PLUS, "nobody", {}, 404, "an image of the datastore"),
+        (GRN_PLUS, "labels", {}, 404, "an image of the datastore"),
+        (GRN_PLUS, "/etc/hostname", {}, 404, "an image of the datastore"),
+        (GRN_PLUS, "x" * 300, {}, 404, "an image of the datastore"),
+        ("unet", None, {}, 404, "expected one of us_layers_grn_plus"),
         (GRN_PLUS, "broken", {}, 422, "broken.nii.gz"),
-        (GRN_PLUS, None, {"sge": "perhaps"}, 422, "expected true or false"),
+        (GRN_PLUS, None, {"sge": "perhaps"}, 422, "sge: found 'perhaps'; expected true or false"),
+        (GRN_PLUS, None, {"ordered": None}, 422, "ordered: found None"),
+        (GRN_PLUS, None, {"ordered": PLAN}, 422, "expected a plain value"),
+        (GRN_PLUS, None, {"device": PLAN}, 422, "expected a plain value"),
+        (GRN_PLUS, None, {"device": "tpu"}, 422, "expected one of cpu"),
+        (GRN_PLUS, None, {"result_extension": "/../../x.nii"}, 422, "expected one of .nii.gz"),
+        (GRN_PLUS, None, {"image": "/etc/hostname"}, 404, "an image of the datastore"),
         (GRN_PLUS, None, {"model_filename": "../../../x.pt"}, 422, "expected auto or one of model.pt, model_raw.pt"),
     ],
 )
 def test_bad_requests_are_told(
-    server: Server, broken: None, model: str, image: str | None, params: dict[str, Any], code: int, message: str
+    server: Server, broken: None, model: str, image: str | None, params: Any, code: int, message: str, tmp_path: Path
 ) -> None:
     from monailabel.client.client import MONAILabelClientException
 
     client = server.client()
+    mark = tmp_path / "evaluated"
+    params = {k: v.format(str(mark)) if v == PLAN else v for k, v in params.items()}
     with pytest.raises(MONAILabelClientException) as info:
         client.infer(model, image or sorted(client.datastore()["objects"])[1], params)
     text = info.value.msg
     assert f"Status: {code}" in text
     assert message in text
+    assert not mark.exists()
     assert client.info()["name"] == "grn-monai", "the server goes on"
+
+
+def test_options_as_slicer_sends_them(server: Server) -> None:
+    client = server.client()
+    scan = client.next_sample("first", {})["id"]
+    options = {
+        "device": ["cpu"],
+        "model_filename": "auto",
+        "sge": True,
+        "ordered": True,
+        "label_info": [],
+        "result": {},
+    }
+    expected = voxels(client.infer(GRN_PLUS, scan, {})[0])
+    np.testing.assert_array_equal(voxels(client.infer(GRN_PLUS, scan, options)[0]), expected)
+
+
+def test_what_cannot_be_saved_is_told(server: Server, tmp_path: Path) -> None:
+    from monailabel.client.client import MONAILabelClientException
+
+    client = server.client()
+    scan = client.next_sample("first", {})["id"]
+    text = tmp_path / "label.nii.gz"
+    text.write_text("no volume")
+    before = set(Path(tempfile.gettempdir()).glob("*.nii.gz"))
+    for image, code in (("nobody", 404), (scan, 422)):
+        with pytest.raises(MONAILabelClientException) as info:
+            client.save_label(image, str(text), "final", {})
+        assert f"Status: {code}" in info.value.msg
+    assert "final" not in client.datastore()["objects"][scan]["labels"]
+    assert set(Path(tempfile.gettempdir()).glob("*.nii.gz")) <= before, "what was sent is not left behind"
+
+
+def test_pages_of_other_sites_are_not_answered(server: Server) -> None:
+    def ask(origin: str) -> int:
+        request = urllib.request.Request(f"{server.url}/info/", headers={"Origin": origin})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert ask("https://elsewhere.example") == 403
+    assert ask(server.url) == 200
 
 
 def test_scoring_ranks_what_is_not_labelled(server: Server, broken: None) -> None:
@@ -185,11 +247,12 @@ def test_scoring_ranks_what_is_not_labelled(server: Server, broken: None) -> Non
         assert value["disagreement"] == pytest.approx(np.mean([1 - part["mean_dice"] for part in parts]))
         assert 0 < value["entropy"] < np.log(7)
     for key in ("disagreement", "entropy"):
-        ranked = sorted(unlabelled, key=lambda name: (name == "broken", -(scores[name].get(key) or 0)))
-        offered = [client.next_sample(key, {}) for _ in unlabelled]
-        assert [sample["id"] for sample in offered] == ranked
+        ranked = sorted((name for name in unlabelled if name != "broken"), key=lambda name: -scores[name][key])
+        offered = [client.next_sample(key, {}) for _ in ranked]
+        assert [sample["id"] for sample in offered] == ranked, "asked again, it goes down the list"
+        assert [sample["rank"] for sample in offered] == [1, 2, 3, 4][: len(ranked)]
         assert offered[0]["score"] == scores[ranked[0]][key]
-    assert client.next_sample("disagreement", {})["id"] == ranked[0] or offered[0]["rank"] == 1
+        assert client.next_sample(key, {})["id"] != "broken", "not while there are others"
 
 
 def train(server: Server, bundle: str, **params: Any) -> dict[str, Any]:
@@ -216,6 +279,8 @@ def test_training_on_saved_labels_changes_the_answers(
         assert state["status"] == "DONE", "\n".join(state["details"])
     new = (models / "model.pt").read_bytes()
     assert new != old
+    text = "\n".join(state["details"])
+    assert "best weights of this training. Validated on sub-" in text or "stays as it was. Validated on sub-" in text
     after = voxels(client.infer(bundle, scan, {})[0])
     np.testing.assert_array_equal(after, bundle_answer(server, bundle, scan, tmp_path))
     assert (after != before).any()
@@ -232,8 +297,12 @@ def test_training_that_cannot_be_is_refused(server: Server) -> None:
     assert "val_split: found 0; expected a share above 0 and below 1" in state["details"][-1]
     state = train(server, UNET, val_split=-1)
     assert state["status"] == "DONE", "the cohort's own validation section"
+    models = folder(server) / APP / GRN_PLUS / "models"
+    before = (models / "model.pt").read_bytes()
     state = train(server, GRN_PLUS, model_filename="none.pt", pretrained=True)
-    assert state["status"] == "DONE", "nothing to start from: it starts anew"
+    assert state["status"] == "ERROR"
+    assert "model_filename: found 'none.pt'; expected auto or one of model.pt" in state["details"][-1]
+    assert (models / "model.pt").read_bytes() == before
 
 
 def test_batch_inference_goes_on_past_a_bad_scan(server: Server, broken: None) -> None:
