@@ -79,13 +79,13 @@ def grn_server(out: Path, bundles: Path, runs: Path, studies: str, *more: str, *
     return Server(command, port, out.with_name(f"{out.name}.log"), **environment)
 
 
-def wait_for(done: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(done: Callable[[], Any], seconds: float = 120, step: float = 0.2) -> Any:
     """The first true answer of a question asked again and again."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if answer := done():
             return answer
-        time.sleep(0.2)
+        time.sleep(step)
     raise TimeoutError(f"not within {seconds} s")
 
 

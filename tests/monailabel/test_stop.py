@@ -24,6 +24,8 @@ from tests.monailabel.conftest import BUNDLES, SERVED
 from tests.monailabel.server import START_SECONDS, Server, grn_server, wait_for
 
 UNET = SERVED[2]
+BEGUN = "Infer Request (final)"
+"""What the server logs when it has a request in hand."""
 
 
 def start(out: Path, runs: Path, cohort: Path) -> Server:
@@ -51,8 +53,9 @@ def test_stop_in_the_middle_of_a_request(how: int, label_cohort: Path, label_run
     client.save_label(scan["id"], str(label), "final", {})
     expected = np.asarray(nib.load(client.infer(UNET, scan["id"], {})[0]).dataobj)
     asked = threading.Thread(target=lambda: _quietly(client.infer, UNET, scan["id"], {}))
+    before = server.text().count(BEGUN)
     asked.start()
-    time.sleep(0.05)
+    wait_for(lambda: server.text().count(BEGUN) > before, step=0.01)
     begin = time.monotonic()
     server.stop(how)
     assert time.monotonic() - begin < 30
