@@ -41,6 +41,10 @@ class Scaled(nn.Module):
     def segmentor(self, x: torch.Tensor) -> torch.Tensor:
         return torch.cat([torch.ones_like(x), torch.zeros_like(x).expand(-1, 6, -1, -1)], 1)
 
+    def enhance_and_segment(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        enhanced = self.enhance(x)
+        return enhanced, self.segmentor(enhanced)
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.segmentor(self.enhance(x))
 

@@ -177,8 +177,8 @@ def test_scores_belong_to_weights(tmp_path: Path) -> None:
     assert store.get("a/b", stamp) is None
     store.save("a/b", stamp, {"disagreement": 0.25})
     store.save("..", stamp, {"disagreement": 0.5})
-    assert store.get("a/b", stamp) == {"disagreement": 0.25, "weights": stamp}
-    assert store.get("..", stamp) == {"disagreement": 0.5, "weights": stamp}
+    assert store.get("a/b", stamp) == {"disagreement": 0.25, "weights": stamp, "image": ""}
+    assert store.get("..", stamp) == {"disagreement": 0.5, "weights": stamp, "image": ""}
     assert {p.parent for p in (tmp_path / "scores").rglob("*")} == {tmp_path / "scores"}
     weights.write_bytes(b"12")
     assert store.get("a/b", weights_stamp(weights)) is None, "other weights score anew"

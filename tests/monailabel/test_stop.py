@@ -14,10 +14,11 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-import psutil
 import pytest
 
 pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-label")
+
+import psutil
 
 from grn_monai.monailabel.layout import find_runs, lay_out
 from tests.monailabel.conftest import BUNDLES, SERVED
