@@ -34,7 +34,8 @@ $(STAMP_LABEL): requirements-label.txt requirements-label-nodeps.txt setup.cfg p
 # One thread per worker: two workers with two threads each would wait for each other on two cores.
 test: export OMP_NUM_THREADS = 1
 test: setup ## run the default tests
-	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not gpu and not graphs"
+	$(BIN)/python -m pytest -m "graphs and not slow and not gpu"
 
 test-label: export OMP_NUM_THREADS = 1
 test-label: setup-label ## run the tests that need MONAI Label, on real servers (Orthanc too, where it is installed)

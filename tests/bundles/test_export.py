@@ -23,6 +23,8 @@ from grn_monai.inferers import backends
 from grn_monai.inferers.backends import import_onnxruntime
 from grn_monai.transforms import DepthLast, ScaleEcho, VolumeToSlices
 from tests.bundles.conftest import BUNDLES, EXTRA, ROOT, run, workflow
+
+pytestmark = pytest.mark.graphs
 from tests.bundles.contract import PHANTOM, SLICES
 
 BATCHES = (1, 3, 8)

@@ -21,6 +21,8 @@ from grn_monai.inferers import TwoPlaneInferer, backends, check_backend
 from grn_monai.networks import EnhancedSegmentor, ResNetGenerator
 from grn_monai.transforms import DepthLast, ScaleEcho
 
+pytestmark = pytest.mark.graphs
+
 ROOT = Path(__file__).parents[2]
 PHANTOM = ROOT / "tests" / "data" / "plus" / "SpinePhantomFreehandReconstructed.mha"
 GRAPHS = [

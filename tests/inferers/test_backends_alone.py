@@ -12,6 +12,8 @@ import pytest
 
 from tests.inferers.test_backends import GRAPHS, ROOT
 
+pytestmark = pytest.mark.graphs
+
 
 @pytest.mark.parametrize("backend", GRAPHS)
 def test_no_thread_is_bound_to_a_core(backend: str) -> None:
