@@ -23,9 +23,9 @@ from grn_monai.inferers import backends
 from grn_monai.inferers.backends import import_onnxruntime
 from grn_monai.transforms import DepthLast, ScaleEcho, VolumeToSlices
 from tests.bundles.conftest import BUNDLES, EXTRA, ROOT, run, workflow
+from tests.bundles.contract import PHANTOM, SLICES
 
 pytestmark = pytest.mark.graphs
-from tests.bundles.contract import PHANTOM, SLICES
 
 BATCHES = (1, 3, 8)
 # What docs/export.md gives: MONAI's own way leaves a copy of the weights in the temporary folder.
