@@ -12,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
+import torch
 
 pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-label")
 
@@ -62,6 +63,11 @@ def test_an_answer_tells_its_weights(task: LayersInferTask, scans: list[str]) ->
     assert answer(task, scans[0])[1]["weights"] == weights_stamp(models / "model.pt")
     assert answer(task, scans[0], sge=False)[1]["weights"] == weights_stamp(models / "model_raw.pt")
     before = answer(task, scans[0])[0]
+    checkpoint = torch.load(models / "model_raw.pt", weights_only=True)
+    for weight in checkpoint["model"].values():
+        if weight.is_floating_point() and weight.ndim > 1:
+            weight.neg_()
+    torch.save(checkpoint, models / "model_raw.pt")
     shutil.copy(models / "model_raw.pt", models / "model.pt")
     voxels, params = answer(task, scans[0])
     assert params["weights"] == weights_stamp(models / "model.pt")
