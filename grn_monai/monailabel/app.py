@@ -25,6 +25,7 @@ from grn_monai.errors import InputError, count_scans, find_input_error, report_i
 from grn_monai.monailabel.infer import LayersInferTask
 from grn_monai.monailabel.layout import read_notes
 from grn_monai.monailabel.requests import refuse_expressions
+from grn_monai.monailabel.saved import upload_removed_on_error
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
 from grn_monai.monailabel.scoring import (
     PARTIAL,
@@ -52,12 +53,6 @@ def _is_upload(image: str) -> bool:
         return bool(image) and path.exists() and any(path.is_relative_to(folder.resolve()) for folder in folders)
     except OSError:  # a name too long for a file
         return False
-
-
-def _remove_upload(image: Any) -> None:
-    """Removes a file that came with a request that failed; MONAI Label would leave it."""
-    if isinstance(image, str) and _is_upload(image) and Path(image).parent == Path(tempfile.gettempdir()):
-        Path(image).unlink(missing_ok=True)
 
 
 def _has_image(datastore: Any, image: str) -> bool:
@@ -188,14 +183,14 @@ class LayersApp(MONAILabelApp):
             HTTPException: 404 for an unknown scan or model, 422 for input that the user can mend; the detail says what
                 to do. Anything else would reach a client as "Internal Server Error".
         """
+        image = request.get("image")
         try:
-            store = datastore or self.datastore()
-            self._check_image(request, store)
-            image = request["image"]
-            file = "" if not isinstance(image, str) or _is_upload(image) else image_stamp(store, image)
-            result = super().infer(request, datastore)
+            with upload_removed_on_error(image if isinstance(image, str) else ""):
+                store = datastore or self.datastore()
+                self._check_image(request, store)
+                file = "" if not isinstance(image, str) or _is_upload(image) else image_stamp(store, image)
+                result = super().infer(request, datastore)
         except Exception as error:
-            _remove_upload(request.get("image"))
             cause = find_input_error(error)
             if cause is None:
                 raise

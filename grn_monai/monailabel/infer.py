@@ -18,11 +18,11 @@ from monailabel.utils.others.generic import name_to_device
 from grn_monai.active import mean_entropy
 from grn_monai.errors import InputError
 from grn_monai.handlers import load_model
-from grn_monai.measure.agreement import agreement
 from grn_monai.monailabel.requests import device_of, refuse_expressions
 from grn_monai.monailabel.scores import weights_stamp
 from grn_monai.options import flag
 from grn_monai.transforms import SaveQualityd
+from grn_monai.transforms.quality import counted_agreement
 
 __all__ = ["LayersInferTask"]
 
@@ -173,10 +173,6 @@ class LayersInferTask(BundleInferTask):
             weights = self._answered
         outputs = data[self.output_label_key]
         outputs = outputs if isinstance(outputs, Mapping) else {"pred": outputs}
-        quality = {
-            f"{name}_disagreement": agreement(torch.as_tensor(outputs[f"{name}_counts"]).cpu().numpy())
-            if f"{name}_counts" in outputs
-            else None
-            for name in ("plane", "sge")
-        }
+        names = ("plane", "sge")
+        quality = {f"{name}_disagreement": counted_agreement(outputs.get(f"{name}_counts")) for name in names}
         return {"quality": quality, "entropy": mean_entropy(outputs["pred"]), "weights": weights}

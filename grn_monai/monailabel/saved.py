@@ -93,7 +93,7 @@ def upload_removed_on_error(path: str | PathLike[str]) -> Iterator[None]:
         yield
     except BaseException:
         file = Path(path)
-        if file.parent.resolve() == Path(tempfile.gettempdir()).resolve():
+        if file.is_absolute() and file.parent.resolve() == Path(tempfile.gettempdir()).resolve():
             with contextlib.suppress(OSError):
                 file.unlink(missing_ok=True)
         raise

@@ -20,13 +20,13 @@ def weights_stamp(path: str | PathLike[str]) -> str:
     Raises:
         InputError: there is no such file.
     """
-    return "-".join(str(number) for number in file_stamps(path)[0])
+    return "-".join(str(number) for pair in file_stamps(path) for number in pair)
 
 
 def file_stamp(path: str | PathLike[str]) -> str:
     """What tells a scan's file, with the voxels beside an ``.mhd``, from others of its name; "" where there is none."""
     try:
-        return "-".join(str(number) for pair in file_stamps(path) for number in pair) if str(path) else ""
+        return weights_stamp(path) if str(path) else ""
     except (InputError, OSError):
         return ""
 

@@ -89,14 +89,14 @@ class DisagreementScoring(ScoringMethod):
         done: list[str] = []
         tried: set[tuple[str, str]] = set()
         failed: dict[str, str] = {}
-        before = total - len(self.missing(datastore))
 
         def left() -> list[str]:
             stamp = weights_stamp(self.task.weights_file())
-            images = [image for image in self.missing(datastore) if (image, stamp) not in tried]
-            return images[: limit - len(done) if limit else None]
+            return [image for image in self.missing(datastore) if (image, stamp) not in tried]
 
-        while todo := left():  # once more when it ends: a training may have changed the weights meanwhile
+        todo = left()
+        before = total - len(todo)
+        while todo := todo[: limit - len(done) if limit else None]:
             for image in tqdm(todo, desc="scoring", unit="scan", disable=None):
                 stamp = weights_stamp(self.task.weights_file())
                 tried.add((image, stamp))
@@ -105,6 +105,7 @@ class DisagreementScoring(ScoringMethod):
                 if message:
                     failed[image] = message
                 done.append(image)
+            todo = left()  # once more: a training may have changed the weights meanwhile
         for image, message in failed.items():
             logger.warning("not scored: %s: %s", image, message)
         summary = {"total": total, "executed": len(done), "skipped": before, "failed": failed}

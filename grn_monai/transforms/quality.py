@@ -19,7 +19,7 @@ from grn_monai.files import write_whole
 from grn_monai.measure.agreement import QUALITY_FORMAT, agreement, layer_order
 from grn_monai.transforms.slices import PLANES, planes_within
 
-__all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd", "SplitOutputsd", "argmax_labels"]
+__all__ = ["ArgmaxLabelsd", "SaveQualityd", "ScanQualityd", "SplitOutputsd", "argmax_labels", "counted_agreement"]
 
 
 def argmax_labels(probabilities: torch.Tensor) -> torch.Tensor:
@@ -131,8 +131,8 @@ class ScanQualityd(MapTransform):
                 "planes": list(planes_within(self.planes, after.shape)),
                 "sge": "sge_counts" in d,
                 "ordered": self.ordered,
-                "plane_disagreement": _agreement(d.get("plane_counts")),
-                "sge_disagreement": _agreement(d.get("sge_counts")),
+                "plane_disagreement": counted_agreement(d.get("plane_counts")),
+                "sge_disagreement": counted_agreement(d.get("sge_counts")),
                 "layer_order": layer_order(before, after if self.ordered else None),
             }
         return d
@@ -143,7 +143,8 @@ def _labels(volume: Any) -> np.ndarray:
     return np.asarray(plain[0].to(torch.uint8).cpu())
 
 
-def _agreement(counts: Any) -> dict[str, Any] | None:
+def counted_agreement(counts: Any) -> dict[str, Any] | None:
+    """`grn_monai.measure.agreement.agreement` of counts as an inferer gives them; None without counts."""
     return None if counts is None else agreement(np.asarray(torch.as_tensor(counts).cpu()))
 
 

@@ -27,6 +27,7 @@ from tests.data.readers.dicom_files import (
     save_enhanced,
     save_series,
     save_ultrasound,
+    series_affine,
 )
 
 BOX = (4, 3, 23, 18)
@@ -62,13 +63,7 @@ def series(tmp_path: Path) -> tuple[list[Path], np.ndarray]:
     """A CT series and the affine of its (column, row, slice)."""
     pixels = np.zeros((5, 7, 8), np.int16)
     files = save_series(tmp_path / "ct", pixels, ORIGIN, COSINES, SPACING)
-    affine = np.eye(4)
-    affine[:3, 0] = np.array(COSINES[:3]) * SPACING[2]
-    affine[:3, 1] = np.array(COSINES[3:]) * SPACING[1]
-    affine[:3, 2] = np.cross(COSINES[:3], COSINES[3:]) * SPACING[0]
-    affine[:3, 3] = ORIGIN
-    affine[:2] *= -1
-    return files, affine
+    return files, series_affine(ORIGIN, COSINES, SPACING)
 
 
 def lps_values(volume: Any) -> dict[tuple[float, ...], int]:

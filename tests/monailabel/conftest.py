@@ -5,16 +5,21 @@ Those that need MONAI Label run in its environment: `make test-label`.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from data_prep.simulate.cohort import simulate_cohort
 from data_prep.simulate.settings import Settings
 from tests.bundles.conftest import EXTRA, ROOT, SMALL, run
+from tests.monailabel.orthanc import Orthanc, running_orthanc
 from tests.monailabel.server import Server, grn_server
+
+if TYPE_CHECKING:
+    from grn_monai.monailabel.studies import LayersDatastore
 
 BUNDLES = ROOT / "bundles"
 SERVED = ("us_layers_grn_plus", "us_layers_grn_ssl", "us_layers_supervised")
@@ -47,3 +52,31 @@ def server(label_cohort: Path, label_runs: Path, tmp_path_factory: pytest.TempPa
         yield served.wait()
     finally:
         served.stop()
+
+
+@pytest.fixture
+def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The system's temporary folder, where MONAI Label puts what clients send."""
+    folder = tmp_path / "system"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, uploads: Path) -> LayersDatastore:
+    from tests.monailabel.folder_use import two_scans  # needs MONAI Label
+
+    return two_scans(tmp_path / "studies")
+
+
+@pytest.fixture(scope="module")
+def shared_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture
+def orthanc(shared_orthanc: Orthanc) -> Orthanc:
+    shared_orthanc.clear()
+    return shared_orthanc

@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from pydicom.uid import generate_uid
 
-from tests.data.readers.dicom_files import region, save_enhanced, save_series, save_ultrasound
+from tests.data.readers.dicom_files import region, save_enhanced, save_series, save_ultrasound, series_affine
 
 COSINES = (0.8, 0.6, 0, 0, 0, -1)
 ORIGIN, SPACING = (-40.0, 12.5, 300.0), (3.0, 0.7, 0.9)
@@ -39,12 +39,7 @@ def ct_series(folder: Path, name: str = "ct", **attributes: Any) -> tuple[list[P
     """An oblique CT series of five slices: files, Hounsfield units (column, row, slice) and the affine to RAS."""
     pixels = np.random.default_rng(1).integers(0, 3000, (5, 7, 8)).astype(np.int16)
     files = save_series(folder / name, pixels, ORIGIN, COSINES, SPACING)
-    affine = np.eye(4)
-    affine[:3, 0] = np.array(COSINES[:3]) * SPACING[2]
-    affine[:3, 1] = np.array(COSINES[3:]) * SPACING[1]
-    affine[:3, 2] = np.cross(COSINES[:3], COSINES[3:]) * SPACING[0]
-    affine[:3, 3] = ORIGIN
-    affine[:2] *= -1
+    affine = series_affine(ORIGIN, COSINES, SPACING)
     return renamed(files, name, **attributes), pixels.transpose(2, 1, 0) - 1024.0, affine
 
 

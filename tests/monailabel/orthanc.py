@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-import socket
 import subprocess
 import time
 import urllib.error
@@ -14,7 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Orthanc", "free_port", "missing_orthanc", "running_orthanc"]
+from tests.monailabel.server import free_port
+
+__all__ = ["Orthanc", "missing_orthanc", "running_orthanc"]
 
 _PLUGINS = ("/usr/share/orthanc/plugins/libOrthancDicomWeb.so", "/usr/lib/orthanc/libOrthancDicomWeb.so")
 _SECONDS_TO_START = 30
@@ -32,13 +33,6 @@ def missing_orthanc() -> str:
     """Why Orthanc cannot be started here, or ""."""
     lacking = [name for name, there in (("orthanc", _program()), ("orthanc-dicomweb", _plugin())) if not there]
     return f"not installed: {', '.join(lacking)} (Debian's packages)" if lacking else ""
-
-
-def free_port() -> int:
-    """A TCP port of the loopback interface that nobody listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Orthanc:

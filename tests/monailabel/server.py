@@ -23,6 +23,7 @@ START_SECONDS = 120
 
 
 def free_port() -> int:
+    """A TCP port of the loopback interface that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
 from tests.monailabel.archive_use import segmentations, send, some_labels, store, voxels
 from tests.monailabel.dicom_scans import ct_series, enhanced, renamed, series_uid, single_frames, sweep
-from tests.monailabel.orthanc import Orthanc, missing_orthanc, running_orthanc
+from tests.monailabel.orthanc import Orthanc, missing_orthanc
 
 pytestmark = pytest.mark.skipif(bool(missing_orthanc()), reason=missing_orthanc())
 
@@ -39,18 +39,6 @@ SCANS: dict[str, Callable[[Path], Any]] = {
     "patient": lambda folder: enhanced(folder, "patient"),
     "volume": lambda folder: enhanced(folder, "volume", in_patient=False),
 }
-
-
-@pytest.fixture(scope="module")
-def shared_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
-        yield server
-
-
-@pytest.fixture
-def orthanc(shared_orthanc: Orthanc) -> Orthanc:
-    shared_orthanc.clear()
-    return shared_orthanc
 
 
 @pytest.mark.parametrize("kind", SCANS)

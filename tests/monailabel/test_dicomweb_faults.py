@@ -6,7 +6,7 @@ import logging
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,18 +32,6 @@ from tests.monailabel.dicom_scans import ct_series, enhanced, series_uid, sweep
 from tests.monailabel.orthanc import Orthanc, missing_orthanc, running_orthanc
 
 pytestmark = pytest.mark.skipif(bool(missing_orthanc()), reason=missing_orthanc())
-
-
-@pytest.fixture(scope="module")
-def shared_orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
-    with running_orthanc(tmp_path_factory.mktemp("orthanc")) as server:
-        yield server
-
-
-@pytest.fixture
-def orthanc(shared_orthanc: Orthanc) -> Orthanc:
-    shared_orthanc.clear()
-    return shared_orthanc
 
 
 def test_labels_that_are_gone_from_the_archive_are_no_labels(orthanc: Orthanc, tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,21 +20,7 @@ from grn_monai.data.volume import check_same_geometry, read_header
 from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES
 from grn_monai.monailabel.studies import LayersDatastore
-from tests.monailabel.folder_use import AFFINE, SHAPE, final, label_files, nifti, two_scans, values
-
-
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's temporary folder, where MONAI Label puts what clients send."""
-    folder = tmp_path / "system"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path, uploads: Path) -> LayersDatastore:
-    return two_scans(tmp_path / "studies")
+from tests.monailabel.folder_use import AFFINE, SHAPE, final, label_files, nifti, values
 
 
 def seg_nrrd(path: Path, layers: np.ndarray, segments: list[tuple[str, int, int]]) -> str:

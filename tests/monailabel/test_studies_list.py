@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,21 +18,7 @@ from monailabel.config import Settings
 
 from grn_monai.errors import InputError
 from grn_monai.monailabel.studies import LayersDatastore, make_studies
-from tests.monailabel.folder_use import final, nifti, studies, two_scans, values
-
-
-@pytest.fixture
-def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The system's temporary folder, where MONAI Label puts what clients send."""
-    folder = tmp_path / "system"
-    folder.mkdir()
-    monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    return folder
-
-
-@pytest.fixture
-def store(tmp_path: Path, uploads: Path) -> LayersDatastore:
-    return two_scans(tmp_path / "studies")
+from tests.monailabel.folder_use import final, nifti, studies, values
 
 
 @pytest.mark.parametrize("image", ["..", ".", "../x", "a/b", "a\\b", ".a", "a\x00", "x" * 300])

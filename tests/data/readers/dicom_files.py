@@ -201,6 +201,17 @@ def save_series(
     return paths
 
 
+def series_affine(origin: Sequence[float], cosines: Sequence[float], spacing: Sequence[float]) -> np.ndarray:
+    """Affine of (column, row, slice) to RAS in mm of what `save_series` writes."""
+    affine = np.eye(4)
+    affine[:3, 0] = np.array(cosines[:3]) * spacing[2]
+    affine[:3, 1] = np.array(cosines[3:]) * spacing[1]
+    affine[:3, 2] = np.cross(cosines[:3], cosines[3:]) * spacing[0]
+    affine[:3, 3] = origin
+    affine[:2] *= -1
+    return affine
+
+
 def read_segments(path: Path) -> Any:
     """A segmentation as highdicom reads it."""
     return highdicom.seg.segread(path)
