@@ -45,12 +45,12 @@ def serve(app: Path, studies: str, host: str, port: int, conf: dict[str, str], m
         app: folder of the app.
         studies: folder of scans, or URL of a DICOMweb server.
         host: address to listen on; MONAI Label has no login unless it is set up, so loopback is the safe choice.
-        port: port.
+        port: port; see `check_port`.
         conf: the app's configuration.
         modality: DICOM modality of the series to offer, of a DICOMweb server.
 
     Raises:
-        InputError: MONAI Label is not installed, or the port is taken.
+        InputError: MONAI Label is not installed.
     """
     # Read by MONAI Label when it is imported. No network beyond the studies is ever needed.
     os.environ.setdefault("MONAI_LABEL_DATASTORE_FILE_EXT", json.dumps(EXTENSIONS))
@@ -58,7 +58,6 @@ def serve(app: Path, studies: str, host: str, port: int, conf: dict[str, str], m
     os.environ.setdefault("MONAI_LABEL_DICOMWEB_CACHE_PATH", str(app.resolve() / "dicom"))
     if modality is not None:
         os.environ["MONAI_LABEL_DICOMWEB_SEARCH_FILTER"] = json.dumps({"Modality": modality})
-    check_port(host, port)
     try:
         from monailabel.app import app as application
         from monailabel.main import Main
