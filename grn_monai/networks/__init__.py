@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .count import count_flops, count_parameters
 from .discriminator import PatchDiscriminator
 from .enhanced_segmentor import EnhancedSegmentor
 from .generator import ResidualBlock, ResNetGenerator
@@ -13,5 +14,7 @@ __all__ = [
     "ResNetGenerator",
     "ResidualBlock",
     "SyncBatchNorm2d",
+    "count_flops",
+    "count_parameters",
     "synchronised",
 ]
