@@ -8,6 +8,7 @@ from .evaluators import ScanEvaluator, SGEEvaluator
 from .joint_trainer import JointEvents, JointTrainer
 from .reconstruction_trainer import ReconstructionTrainer, WithReconstructions
 from .semi_supervised_joint_trainer import SemiSupervisedJointTrainer
+from .semi_supervised_trainer import SemiSupervisedTrainer
 
 __all__ = [
     "AdversarialJointTrainer",
@@ -18,6 +19,7 @@ __all__ = [
     "SGEEvaluator",
     "ScanEvaluator",
     "SemiSupervisedJointTrainer",
+    "SemiSupervisedTrainer",
     "WithReconstructions",
     "bfloat16_pays",
 ]

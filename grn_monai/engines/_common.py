@@ -25,6 +25,7 @@ __all__ = [
     "make_scaler",
     "mixes_samples",
     "plain_tensor",
+    "unlabelled_images",
     "unwrapped",
     "without_statistics",
 ]
@@ -124,6 +125,21 @@ def unwrapped(module: nn.Module) -> nn.Module:
 def plain_tensor(x: Any) -> Any:
     """A MetaTensor as its tensor: concatenation need not merge metadata, and ``torch.compile`` accepts it."""
     return x.as_tensor() if isinstance(x, MetaTensor) else x
+
+
+def unlabelled_images(engine: Any, batchdata: Any) -> torch.Tensor:
+    """The unlabelled images ``(B_u, C, H, W)`` of a batch, on the engine's device.
+
+    Raises:
+        ValueError: for a batch without them.
+    """
+    if not isinstance(batchdata, Mapping) or batchdata.get(JointKeys.UNLABELED) is None:
+        raise ValueError(
+            f"{type(engine).__name__} needs unlabelled images in each batch, under {str(JointKeys.UNLABELED)!r}. "
+            "Load with TwoStreamDataset, TwoStreamBatchSampler and two_stream_collate of grn_monai.data."
+        )
+    images = batchdata[JointKeys.UNLABELED]
+    return plain_tensor(images.to(engine.state.device, non_blocking=engine.non_blocking, **engine.to_kwargs))
 
 
 def make_scaler(device: torch.device, amp: bool, amp_kwargs: Mapping[str, Any]) -> torch.amp.GradScaler:

@@ -12,7 +12,7 @@ from grn_monai.losses import Interpolation
 from grn_monai.options import check_choice
 
 from ._adversarial import check_weights
-from ._common import JointKeys, plain_tensor
+from ._common import unlabelled_images
 from ._phases import ConsistencyPhase, LabelledPhase, Phase
 from .adversarial_trainer import AdversarialJointTrainer
 from .joint_trainer import JointTrainer
@@ -87,17 +87,9 @@ class SemiSupervisedJointTrainer(AdversarialJointTrainer):
     ) -> Sequence[Phase]:
         """List the labelled stream without D, then the unlabelled stream with it."""
         labelled = LabelledPhase(inputs, targets, engine.loss_function, engine.seg_weight, adversarial=False)
-        if not isinstance(batchdata, Mapping) or batchdata.get(JointKeys.UNLABELED) is None:
-            raise ValueError(
-                f"{type(self).__name__} needs unlabelled images in each batch, under {str(JointKeys.UNLABELED)!r}. "
-                "Load with TwoStreamDataset, TwoStreamBatchSampler and two_stream_collate of grn_monai.data."
-            )
-        unlabelled = batchdata[JointKeys.UNLABELED].to(
-            engine.state.device, non_blocking=engine.non_blocking, **engine.to_kwargs
-        )
+        unlabelled = unlabelled_images(engine, batchdata)
         if len(unlabelled) < 2:
             mend = "Raise unlabelled_batch_size: interpolation consistency pairs the unlabelled images of a batch."
             raise InputError("the batch", f"{len(unlabelled)} unlabelled image", "at least 2", mend)
         pairs = Interpolation.draw(len(unlabelled), self.alpha, self.mix_per, engine.state.device)
-        unlabelled = plain_tensor(unlabelled)
         return [labelled, ConsistencyPhase(unlabelled, pairs, self.consistency_weight, self.target_grad)]

@@ -219,7 +219,8 @@ class ResumeHandler:
 
     Args:
         path: the checkpoint file.
-        modules: networks (and other objects with ``state_dict``/``load_state_dict``), by name.
+        modules: networks (and other objects with ``state_dict``/``load_state_dict``), by name. Those that the trainer
+            names in ``modules`` are saved too.
         evaluator: the validator whose best metric belongs to the state.
         identity: what makes the run what it is (data, seed, options). A checkpoint of another is refused.
         resume: if true and the file exists, the run goes on from it.
@@ -250,12 +251,16 @@ class ResumeHandler:
     def _optimizers(self, engine: Any) -> dict[str, Any]:
         return getattr(engine, "optimizers", None) or {"optimizer": engine.optimizer}
 
+    def _modules(self, engine: Any) -> dict[str, Any]:
+        """The modules given, and those that the trainer keeps for itself (a teacher, a discriminator)."""
+        return {**self.modules, **getattr(engine, "modules", {})}
+
     def save(self, engine: Any) -> None:
         """Write the checkpoint (rank 0)."""
         if engine.state.rank != 0:
             return
         state = {
-            "modules": {k: v.state_dict() for k, v in self.modules.items()},
+            "modules": {k: v.state_dict() for k, v in self._modules(engine).items()},
             "optimizers": {k: v.state_dict() for k, v in self._optimizers(engine).items()},
             "trainer": dict(engine.state_dict()),
             "identity": self._identity(),
@@ -305,7 +310,7 @@ class ResumeHandler:
             return
         state = self._read(engine.state.device)
         try:
-            for name, module in self.modules.items():
+            for name, module in self._modules(engine).items():
                 module.load_state_dict(state["modules"][name])
             for name, optimizer in self._optimizers(engine).items():
                 optimizer.load_state_dict(state["optimizers"][name])
