@@ -1,0 +1,269 @@
+"""A study's folder to one object: the plan, every run with its scores, and what is missing, with reasons.
+
+All evaluations of a section hold the same slices in the same order, so that they pair; one that differs from most
+of the others is left out and named. Nothing is dropped in silence: a run that failed or is not there stays in
+`StudyResults.runs` with its state and reason.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from grn_monai.errors import InputError
+from grn_monai.metrics.files import read_rows
+from grn_monai.report.study.plan import Plan, PlannedMethod, PlannedRun, find_study, fraction_of, read_plan
+from grn_monai.report.study.scores import Evaluation, SliceRows, read_evaluation
+
+__all__ = ["Run", "StudyResults", "load_study"]
+
+
+@dataclass
+class Run:
+    """One training of the grid and its evaluations.
+
+    Attributes:
+        method: key of its method.
+        fraction: share of labels asked for, in (0, 1].
+        seed: its seed.
+        folder: its folder.
+        state: "done" (all planned evaluations are there), "partial", "running", "failed" or "missing".
+        reason: why it is not done; empty if it is.
+        record: content of the training's run.json, without the config; empty if there is none.
+        evaluations: "SECTION_MODE" to scores.
+        faults: evaluations that were left out, "SECTION_MODE" to reason.
+    """
+
+    method: str
+    fraction: float
+    seed: int
+    folder: Path
+    state: str = "missing"
+    reason: str = ""
+    record: dict[str, Any] = field(default_factory=dict)
+    evaluations: dict[str, Evaluation] = field(default_factory=dict)
+    faults: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """Method, fraction and seed, for a message."""
+        return f"{self.method} at {100 * self.fraction:g} %, seed {self.seed}"
+
+    @property
+    def iterations(self) -> int | None:
+        """Iterations of the training."""
+        return self.record.get("iterations")
+
+    @property
+    def epochs(self) -> int | None:
+        """Epochs of the training."""
+        return self.record.get("epochs")
+
+    @property
+    def seconds(self) -> float | None:
+        """Wall-clock time of the training, with that of the parts before a resume."""
+        parts = [p.get("seconds") for p in (*self.record.get("earlier", ()), self.record)]
+        known = [float(seconds) for seconds in parts if seconds is not None]
+        return sum(known) if known else None
+
+    @property
+    def labelled_scans(self) -> list[str] | None:
+        """Names of the labelled scans that it was trained on."""
+        return self.record.get("scans")
+
+    @cached_property
+    def history(self) -> dict[str, npt.NDArray[np.float64]]:
+        """Columns of history.csv, (epochs,) each with NaN gaps; empty if there is none. Read at first use."""
+        try:
+            rows = read_rows(self.folder / "history.csv")
+        except (OSError, ValueError):
+            return {}
+        return {name: np.array([_number(row[name]) for row in rows]) for name in (rows[0] if rows else {})}
+
+
+@dataclass
+class StudyResults:
+    """What `load_study` found.
+
+    Attributes:
+        plan: the plan; methods from outside that it does not list are added to `methods`.
+        methods: key to method, in the order of the tables.
+        runs: every planned run, and those found below `outside/`.
+        rows: section to what its slices are; a section without any evaluation is not in it.
+        notes: what a reader should know, a sentence each.
+    """
+
+    plan: Plan
+    methods: dict[str, PlannedMethod]
+    runs: list[Run]
+    rows: dict[str, SliceRows]
+    notes: list[str]
+
+    @property
+    def folder(self) -> Path:
+        """The study's folder."""
+        return self.plan.folder
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Fractions of labels of all runs, ascending."""
+        return tuple(sorted({run.fraction for run in self.runs} | set(self.plan.fractions)))
+
+    def select(self, method: str | None = None, fraction: float | None = None) -> list[Run]:
+        """Runs of a method and a fraction, in order of seeds."""
+        found = [r for r in self.runs if method in (None, r.method) and fraction in (None, r.fraction)]
+        return sorted(found, key=lambda run: (run.fraction, run.seed)) if method else found
+
+    def evaluations(
+        self, method: str, fraction: float, section: str = "test", mode: str = "raw"
+    ) -> dict[int, Evaluation]:
+        """Seed to evaluation of a method at a fraction; empty if none is there."""
+        key = f"{section}_{mode}"
+        return {r.seed: r.evaluations[key] for r in self.select(method, fraction) if key in r.evaluations}
+
+    def dice(
+        self, method: str, fraction: float, section: str = "test", mode: str = "raw"
+    ) -> npt.NDArray[np.float32] | None:
+        """(seeds, N, 6) slice Dice of a method at a fraction, or None; rows as `rows[section]`."""
+        found = self.evaluations(method, fraction, section, mode)
+        return np.stack([evaluation.dice for evaluation in found.values()]) if found else None
+
+
+def _number(text: str | None) -> float:
+    try:
+        return float(text or "nan")
+    except ValueError:
+        return float("nan")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """Content of a JSON file; empty where there is none, or it is broken (a killed run may leave that)."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _expected(plan: Plan, method: PlannedMethod) -> list[tuple[str, str]]:
+    return [(section, mode) for section in plan.sections for mode in method.modes]
+
+
+def _state(run: Run, wanted: list[str], status: dict[str, Any]) -> tuple[str, str]:
+    """State and reason of a run from its status.json, its run.json and what was scored."""
+    lacking = [key for key in wanted if key not in run.evaluations]
+    stage = f" at {status['stage']}" if status.get("stage") else ""
+    if status.get("state") == "failed":
+        return "failed", f"failed{stage}: {status.get('error') or 'no reason given'}"
+    if not lacking:
+        return "done", ""
+    if run.faults:
+        return "partial", "; ".join(f"{key} is left out: {fault}" for key, fault in run.faults.items())
+    trained = str(run.record.get("status", ""))
+    if trained.startswith("failed"):
+        return "failed", f"training {trained}"
+    if status.get("state") == "running" or trained == "running":
+        return "running", f"not finished{stage}"
+    if run.evaluations:
+        return "partial", f"not scored: {', '.join(lacking)}"
+    return "missing", "trained, not scored" if run.record else "not run"
+
+
+def _read_run(plan: Plan, planned: PlannedRun, method: PlannedMethod, known: dict[str, SliceRows]) -> Run:
+    run = Run(planned.method, planned.fraction, planned.seed, planned.folder)
+    run.record = _read_json(run.folder / "run.json")
+    # The configs of a thousand runs would be most of the memory, and nothing here reads them.
+    run.record = {key: value for key, value in run.record.items() if key not in ("config", "resolved")}
+    for section, mode in _expected(plan, method):
+        key = f"{section}_{mode}"
+        place = run.folder / "evaluation" / key
+        if not place.is_dir():
+            continue
+        try:
+            run.evaluations[key] = read_evaluation(place, section, mode, known)
+        except FileNotFoundError:
+            continue  # not finished
+        except (OSError, ValueError) as error:
+            run.faults[key] = str(error)
+    return run
+
+
+def _outside(folder: Path) -> Iterator[PlannedRun]:
+    """Runs below `outside/NAME/FRACTION/seed_S/`."""
+    for place in sorted(folder.glob("outside/*/*/seed_*")):
+        fraction, seed = fraction_of(place.parent.name), place.name.removeprefix("seed_")
+        if fraction is not None and seed.isdigit():
+            yield PlannedRun(place.parent.parent.name, fraction, int(seed), place)
+
+
+def _drop_unlike(runs: list[Run], sections: tuple[str, ...]) -> dict[str, SliceRows]:
+    """Leave out evaluations whose rows are not those of most others of their section; the rows of each section."""
+    rows = {}
+    for section in sections:
+        found = [(run, key, e) for run in runs for key, e in run.evaluations.items() if e.section == section]
+        if not found:
+            continue
+        digests = Counter(evaluation.rows.digest for _, _, evaluation in found)
+        usual = next(e.rows for _, _, e in found if e.rows.digest == digests.most_common(1)[0][0])
+        rows[section] = usual
+        for run, key, evaluation in found:
+            if evaluation.rows is not usual:
+                del run.evaluations[key]
+                theirs, most = len(evaluation.rows.scans), len(usual.scans)
+                run.faults[key] = (
+                    f"its {theirs} slices are not the {most} of most other runs, so they do not pair with them"
+                )
+    return rows
+
+
+def load_study(path: str | PathLike[str]) -> StudyResults:
+    """Read a study.
+
+    Args:
+        path: the study's folder (with `study.json`), or its YAML file.
+
+    Returns:
+        Plan, runs, scores and notes. A study that is running, or half failed, is read as far as it goes.
+
+    Raises:
+        InputError: if there is no plan, or nothing at all has been scored.
+    """
+    folder = find_study(path)
+    if folder is None:
+        raise InputError(path, "no study", "a study's folder (with study.json) or YAML file", "Check the path.")
+    plan = read_plan(folder)
+    methods = dict(plan.methods)
+    planned = {run.folder.resolve(): run for run in plan.runs}
+    for run in _outside(folder):
+        planned.setdefault(run.folder.resolve(), run)
+        if run.method not in methods:
+            methods[run.method] = PlannedMethod(run.method, run.method, "outside", printed=run.method)
+    known: dict[str, SliceRows] = {}
+    runs = [_read_run(plan, run, methods[run.method], known) for run in planned.values()]
+    rows = _drop_unlike(runs, plan.sections)
+    for found in runs:
+        wanted = [f"{section}_{mode}" for section, mode in _expected(plan, methods[found.method])]
+        if methods[found.method].group == "outside":
+            wanted = wanted[:1]
+        found.state, found.reason = _state(found, wanted, _read_json(found.folder / "status.json"))
+    if not rows:
+        raise InputError(
+            folder,
+            f"no scores in any of {len(runs)} runs",
+            "evaluation/SECTION_MODE/slices.csv of at least one run",
+            "Wait until `grn-monai study` has scored one.",
+        )
+    notes = [
+        f"{methods[r.method].title} at {100 * r.fraction:g} %, seed {r.seed}: {r.reason}." for r in runs if r.reason
+    ]
+    fractions = tuple(sorted({run.fraction for run in runs} | set(plan.fractions)))
+    return StudyResults(replace(plan, methods=methods, fractions=fractions), methods, runs, rows, notes)

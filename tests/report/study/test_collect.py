@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from grn_monai.errors import InputError
+from grn_monai.report.study import find_study, load_study
+from grn_monai.report.study.plan import fraction_name, fraction_of
+from tests.report.study.made import constant, write_evaluation, write_study, write_training
+
+METHODS = {
+    "unet": {"title": "U-Net", "bundle": "us_layers_supervised"},
+    "grn": {"title": "GRN+", "bundle": "us_layers_grn_plus", "modes": ["raw", "sge"]},
+}
+
+
+def scores(value: float = 0.5) -> dict[tuple[str, float, int, str], np.ndarray]:
+    return {
+        ("unet", 0.05, 0, "test_raw"): constant(value),
+        ("grn", 0.05, 0, "test_raw"): constant(0.6),
+        ("grn", 0.05, 0, "test_sge"): constant(0.7),
+    }
+
+
+def test_scores_rows_and_facts_are_those_of_the_files(tmp_path: Path) -> None:
+    dice = constant(0.5)
+    dice[1, 2] = 0.25
+    study = write_study(tmp_path / "s", METHODS, {**scores(), ("unet", 0.05, 0, "test_raw"): dice}, fractions=[0.05])
+    results = load_study(study)
+    rows = results.rows["test"]
+    assert rows.subjects == tuple(s for s in ("s1", "s2", "s3") for _ in range(4))
+    assert rows.planes[:4] == ("sagittal", "sagittal", "transverse", "transverse")
+    assert rows.indices[:4] == (0, 1, 0, 1)
+    found = results.dice("unet", 0.05)
+    assert found is not None
+    assert found.shape == (1, 12, 6)
+    assert found.dtype == np.float32
+    assert np.allclose(found[0], dice)
+    (run,) = results.select("unet", 0.05)
+    assert (run.state, run.reason) == ("done", "")
+    assert (run.iterations, run.epochs, run.seconds, run.labelled_scans) == (96, 2, 30.0, ["s9_a"])
+    assert "config" not in run.record  # would be most of the memory of a large study
+    assert run.history["val_dice_loss"][1] == 0.45
+    assert np.isnan(run.history["val_dice_loss"][0])
+    volume = run.evaluations["test_raw"].volumes["decoded"]
+    assert volume.scans == ("s1_a", "s2_a", "s3_a")
+    assert volume.dice[0] == pytest.approx(dice[:4].mean(axis=0))
+    assert (volume.thickness_error_mm == 0.5).all()
+    assert results.methods["grn"].group == "grn"
+    assert results.notes == []
+
+
+def test_rows_are_kept_once(tmp_path: Path) -> None:
+    results = load_study(write_study(tmp_path / "s", METHODS, scores()))
+    assert len({id(e.rows) for run in results.runs for e in run.evaluations.values()}) == 1
+
+
+def test_a_run_with_other_slices_is_left_out_and_named(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    file = study / "runs/unet/5pct/seed_0/evaluation/test_raw/slices.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join([lines[0], lines[2], lines[1], *lines[3:]]))  # same slices, another order
+    results = load_study(study)
+    assert results.dice("unet", 0.05) is None
+    assert results.dice("grn", 0.05) is not None
+    (run,) = results.select("unet")
+    assert run.state == "partial"
+    assert any("U-Net at 5 %, seed 0" in note and "do not pair" in note for note in results.notes)
+
+
+def test_states_and_reasons(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05, 0.1, 1.0], seeds=[0, 1])
+    base = study / "runs/unet"
+    (base / "5pct/seed_1").mkdir()
+    status = {"state": "failed", "stage": "training", "error": "NaN in the loss"}
+    (base / "5pct/seed_1/status.json").write_text(json.dumps(status))
+    write_training(base / "10pct/seed_0", 0)
+    write_training(base / "10pct/seed_1", 1, status="running")
+    write_training(base / "100pct/seed_0", 0, status="failed: ValueError: no")
+    (base / "100pct/seed_1/evaluation/test_raw").mkdir(parents=True)
+    results = load_study(study)
+    found = {(r.fraction, r.seed): (r.state, r.reason) for r in results.select("unet")}
+    assert found == {
+        (0.05, 0): ("done", ""),
+        (0.05, 1): ("failed", "failed at training: NaN in the loss"),
+        (0.1, 0): ("missing", "trained, not scored"),
+        (0.1, 1): ("running", "not finished at test_raw"),
+        (1.0, 0): ("failed", "training failed: ValueError: no"),
+        (1.0, 1): ("missing", "not run"),
+    }
+    assert len(results.notes) == sum(run.state != "done" for run in results.runs)
+
+
+def test_a_mode_that_is_not_scored_makes_a_run_partial(tmp_path: Path) -> None:
+    some = {key: dice for key, dice in scores().items() if key[3] != "test_sge"}
+    (run,) = load_study(write_study(tmp_path / "s", METHODS, some, fractions=[0.05])).select("grn")
+    assert (run.state, run.reason) == ("partial", "not scored: test_sge")
+
+
+@pytest.mark.parametrize("text", ["", "subject,scan\n", "subject,scan,plane,index\na,b,c,0\n"])
+def test_a_broken_table_is_a_fault_of_its_run(tmp_path: Path, text: str) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    (study / "runs/unet/5pct/seed_0/evaluation/test_raw/slices.csv").write_text(text)
+    (run,) = load_study(study).select("unet")
+    assert run.state == "partial"
+    assert "slices.csv" in run.reason
+
+
+def test_dice_out_of_range_is_a_fault(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(50.0), fractions=[0.05])
+    (run,) = load_study(study).select("unet")
+    assert "no fractions between 0 and 1" in run.reason
+
+
+def test_results_from_outside_are_read_without_being_planned(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    write_evaluation(study / "outside/nnunet/5pct/seed_0/evaluation/test_raw", constant(0.9))
+    results = load_study(study)
+    assert results.methods["nnunet"].group == "outside"
+    dice = results.dice("nnunet", 0.05)
+    assert dice is not None
+    assert np.allclose(dice, 0.9)
+    assert results.select("nnunet")[0].state == "done"
+
+
+def test_time_of_a_resumed_run_counts_its_parts(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    write_training(study / "runs/unet/5pct/seed_0", 0, earlier=[{"seconds": 12.0}, {"seconds": None}], seconds=30.0)
+    assert load_study(study).select("unet")[0].seconds == 42.0
+
+
+def test_a_study_is_found_by_its_yaml(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "runs/tiny", METHODS, scores())
+    (tmp_path / "studies").mkdir()
+    named = tmp_path / "studies/tiny.yaml"
+    named.write_text("name: tiny\nmethods: {}\n")
+    placed = tmp_path / "other.yaml"
+    placed.write_text("name: x\noutput: runs/tiny\nmethods: {}\n")
+    for path in (study, named, placed):
+        found = find_study(path)
+        assert found is not None
+        assert found.resolve() == study.resolve()
+        assert load_study(path).plan.name == "tiny"
+    assert find_study(tmp_path) is None
+    assert find_study(tmp_path / "nothing.yaml") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("", "no valid JSON"), ("{}", "no 'methods'"), ('{"methods": {}, "runs": [{"method": "a"}]}', "no 'fraction'")],
+)
+def test_a_broken_plan_is_refused(tmp_path: Path, text: str, found: str) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(InputError, match=found):
+        load_study(tmp_path)
+
+
+def test_a_study_without_scores_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no scores in any of 4 runs"):
+        load_study(write_study(tmp_path / "s", METHODS, {}))
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.125, 1.0, 0.3])
+def test_fraction_names_go_both_ways(fraction: float) -> None:
+    assert fraction_of(fraction_name(fraction)) == fraction
+    assert fraction_of("seed_0") is None
