@@ -8,7 +8,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["MeanCI", "PairedDifference", "cluster_bootstrap_ci", "mean_ci", "paired_difference"]
+__all__ = [
+    "MeanCI",
+    "PairedDifference",
+    "cluster_bootstrap_ci",
+    "crossed_bootstrap_ci",
+    "mean_ci",
+    "paired_difference",
+]
 
 Floats = npt.NDArray[np.float64]
 
@@ -89,6 +96,48 @@ def cluster_bootstrap_ci(
         return None
     draws = np.random.default_rng(seed).integers(counts.size, size=(n, counts.size))
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def crossed_bootstrap_ci(
+    values: npt.ArrayLike, groups: Sequence[Hashable], n: int = 2000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Percentile bootstrap interval of the mean over seeds and rows, resampling seeds and subjects independently.
+
+    It says how far the mean would move with other subjects and other trainings. Two or three seeds tell little of
+    the spread of trainings, so it is rough.
+
+    Args:
+        values: (S, N) numbers without NaN: trainings, rows; every training scores the same rows.
+        groups: (N,) subject of each row.
+        n: number of resamples.
+        seed: seed of the resampling.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        (low, high), or None for fewer than two trainings or subjects.
+
+    Raises:
+        ValueError: for arguments of different length.
+    """
+    rows = np.asarray(values, dtype=np.float64)
+    if rows.ndim != 2 or len(groups) != rows.shape[1]:
+        msg = f"values must be (S, N) with a group for each row, got shape {rows.shape} and {len(groups)} groups"
+        raise ValueError(msg)
+    index_of = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    if len(rows) < 2 or len(index_of) < 2:
+        return None
+    index = np.fromiter((index_of[group] for group in groups), dtype=np.intp, count=rows.shape[1])
+    sums = np.stack([np.bincount(index, weights=row, minlength=len(index_of)) for row in rows])
+    counts = np.bincount(index, minlength=len(index_of))
+    rng = np.random.default_rng(seed)
+    subjects = rng.integers(counts.size, size=(n, counts.size))
+    trainings = rng.integers(len(rows), size=(n, len(rows)))
+    # How often each training is drawn weights its sums, so no resample is ever written out.
+    weights = np.stack([np.bincount(draw, minlength=len(rows)) for draw in trainings]) / len(rows)
+    mixed = np.take_along_axis(weights @ sums, subjects, axis=1)
+    means = mixed.sum(axis=1) / counts[subjects].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
