@@ -1,0 +1,156 @@
+"""Works through the runs of a study, several at a time; nothing is lost when it is stopped, or killed."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grn_monai
+from grn_monai.errors import InputError
+from grn_monai.files import make_folder, write_whole
+from grn_monai.study.board import Board
+from grn_monai.study.cohort import make_cohort
+from grn_monai.study.job import Job
+from grn_monai.study.plan import Plan, Run
+from grn_monai.study.state import cohort_digest
+
+__all__ = ["Settings", "work"]
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a study is worked through.
+
+    Args:
+        jobs: runs at a time.
+        threads: of each run.
+        train_only: leave the evaluations to a later call.
+        keep_checkpoints: keep `checkpoint.pt` of finished runs.
+        tick: seconds between two looks at the runs.
+    """
+
+    jobs: int = 1
+    threads: int = 1
+    train_only: bool = False
+    keep_checkpoints: bool = False
+    tick: float = 0.2
+
+
+class _Stop:
+    """The signal that was received, 0 before."""
+
+    def __init__(self) -> None:
+        self.number = 0
+
+    def __call__(self) -> bool:
+        return self.number != 0
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Take the signals down instead of dying of them."""
+
+        def note(number: int, _: Any) -> None:
+            self.number = self.number or number
+
+        before = {number: signal.signal(number, note) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board) -> int:
+    """Bring runs to their end.
+
+    A run that fails is recorded, and the others go on; one that another process has is left to it, and looked at again
+    at the end.
+
+    Args:
+        plan: the study.
+        runs: those of its runs to do, in this order.
+        settings: how.
+        board: shows how it goes.
+
+    Returns:
+        0, or 128 + the number of the signal that stopped it.
+
+    Raises:
+        InputError: the folder cannot be written to, or the cohort cannot be made.
+    """
+    stop = _Stop()
+    with stop.watching():
+        make_folder(plan.output)
+        make_cohort(plan, settings.jobs * settings.threads, stop, board.say)
+        if not stop():
+            _record(plan)
+        split = str(runs[0].options.get("split", "dataset.json"))
+        digest = cohort_digest(plan.cohort, split)
+        if digest is None and not stop():
+            raise InputError(plan.cohort, f"no {split}", "a cohort", "Correct `cohort` in the study's file.")
+        waiting = [Job(plan, run, digest, settings.threads, settings.train_only, settings.keep_checkpoints)
+                   for run in runs]  # fmt: skip
+        _loop(waiting, settings, board, stop)
+    return 128 + stop.number if stop() else 0
+
+
+def _loop(waiting: list[Job], settings: Settings, board: Board, stop: _Stop) -> None:
+    active: list[Job] = []
+    busy: dict[str, float] = {}
+    """Runs that another process has, and when to look at them again."""
+    board.begin(waiting)
+    try:
+        while (waiting or active) and not stop():
+            for job in list(waiting):
+                if len(active) >= settings.jobs or stop():
+                    break
+                if busy.get(job.run.id, 0) > time.monotonic():
+                    continue
+                if not job.start():
+                    if job.run.id not in busy:
+                        board.elsewhere(job)
+                    busy[job.run.id] = time.monotonic() + 2
+                    continue
+                waiting.remove(job)
+                if job.state == "running":
+                    active.append(job)
+                    board.started(job)
+                else:
+                    board.ended(job)
+            for job in list(active):
+                before = job.stage
+                if job.step():
+                    active.remove(job)
+                    board.ended(job)
+                elif job.stage != before:
+                    board.stage(job)
+            board.draw()
+            if waiting or active:
+                time.sleep(settings.tick)
+    finally:  # also where an error of ours ends the loop: no child is left behind
+        why = f"stopped by {signal.Signals(stop.number).name}" if stop() else "stopped"
+        for job in active:
+            job.stop(why)
+            board.ended(job)
+        board.end()
+
+
+def _record(plan: Plan) -> None:
+    """Write `study.json`. The provenance comes from a process of its own: the runner does without torch."""
+    code = "import json; from grn_monai.handlers import provenance; print(json.dumps(provenance()))"
+    root = Path(grn_monai.__file__).parents[1]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
+    if done.returncode:
+        raise InputError("the installation", done.stderr.strip().splitlines()[-1], "torch and MONAI", "Run make setup.")
+    content = {**plan.record(), "provenance": json.loads(done.stdout.strip().splitlines()[-1])}
+    write_whole(plan.output / "study.json", json.dumps(content, indent=2) + "\n")
