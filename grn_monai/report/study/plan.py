@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -47,7 +47,7 @@ class PlannedMethod:
     bundle: str = ""
     overlays: tuple[str, ...] = ()
     modes: tuple[str, ...] = ("raw",)
-    options: Mapping[str, Any] | None = None
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
     printed: str = ""
 
 
