@@ -17,8 +17,8 @@ EXIT_STATUS = "exit status: 0 done, 1 some scans failed (they are listed), 2 bad
 
 
 def add_parser(commands: Any, name: str, **texts: str) -> argparse.ArgumentParser:
-    """A subparser whose texts keep their line breaks, with the exit status at its end."""
-    epilog = f"{texts.pop('epilog')}\n\n{EXIT_STATUS}"
+    """A subparser whose texts keep their line breaks, with the exit status (`status`) at its end."""
+    epilog = f"{texts.pop('epilog')}\n\n{texts.pop('status', EXIT_STATUS)}"
     parser: argparse.ArgumentParser = commands.add_parser(
         name, epilog=epilog, formatter_class=argparse.RawDescriptionHelpFormatter, **texts
     )

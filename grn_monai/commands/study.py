@@ -40,6 +40,7 @@ def add(commands: Any) -> None:
         "  grn-monai study studies/laptop.yaml --list\n"
         "  grn-monai study studies/laptop.yaml --only unet --only 'grn_*/5pct' --train-only\n"
         "  grn-monai study studies/papers.yaml --only grn_plus/5pct/seed_0   # one job of a cluster",
+        status="exit status: 0 all done, 1 some runs failed (they are listed), 2 bad input, 130 or 143 stopped",
     )
     parser.add_argument("study", metavar="STUDY.yaml", help="the plan")
     parser.add_argument("--out", metavar="FOLDER", help="where to write (default: `output` in the plan)")
@@ -94,6 +95,8 @@ def _run(options: argparse.Namespace) -> int:
         print(f"{len(failed)} of {len(board.all)} runs failed:", file=sys.stderr)
         for job in failed:
             print(f"  {job.run.id}: {job.error}", file=sys.stderr)
+    if skipped := sorted({job.run.method.key for job in board.all if job.state == "skipped"}):
+        print(f"skipped, for want of packages: {', '.join(skipped)}", file=sys.stderr)
     if status:
         print("stopped; the same command goes on", file=sys.stderr)
         return status
@@ -104,16 +107,24 @@ def _list(plan: Plan, runs: Sequence[Run], as_json: bool) -> int:
     from grn_monai.study.overview import overview, table
 
     entries = overview(plan, runs)
-    if as_json:
-        print(json.dumps({"name": plan.name, "output": str(plan.output), "runs": entries}, indent=2))
-    else:
-        print(table(plan, entries))
+    _print(
+        json.dumps({"name": plan.name, "output": str(plan.output), "runs": entries}, indent=2)
+        if as_json
+        else table(plan, entries)
+    )
     return OK
 
 
 def _dry_run(plan: Plan, runs: Sequence[Run], train_only: bool) -> int:
     from grn_monai.study.overview import commands
 
-    for line in commands(plan, runs, train_only):
-        print(line)
+    _print("\n".join(commands(plan, runs, train_only)))
     return OK
+
+
+def _print(text: str) -> None:
+    """Print, also to a reader that leaves early (`| head`)."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

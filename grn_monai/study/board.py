@@ -107,9 +107,11 @@ class Board:
     def ended(self, job: Job) -> None:
         """A run has come to its end, or was stopped."""
         if job.state in ("done", "trained"):
-            self.took[job.run.id] = state.seconds(self.plan, job.run)
-        if job.state == "failed":
-            self.say(f"FAILED {job.run.id}: {job.error}")
+            # The records do not count the start of the processes; what was seen from begin to end does.
+            seen = time.monotonic() - job.begun if job.worked else 0.0
+            self.took[job.run.id] = max(state.seconds(self.plan, job.run), seen)
+        if job.state in ("failed", "skipped"):
+            self.say(f"{job.state.upper()} {job.run.id}: {job.error.removeprefix('skipped: ')}")
         elif not self.terminal and job.worked:
             spent = duration(time.monotonic() - job.begun)
             self.say(f"{job.state} {job.run.id} in {spent}: {job.error or self.summary()}")
@@ -140,7 +142,7 @@ class Board:
     def summary(self) -> str:
         """How many runs are in which state, and what is left."""
         counts = {name: sum(job.state == name for job in self.all) for name in
-                  ("done", "trained", "running", "failed", "waiting")}  # fmt: skip
+                  ("done", "trained", "running", "failed", "skipped", "waiting")}  # fmt: skip
         parts = [f"{count} {name}" for name, count in counts.items() if count]
         rest = self.left() if counts["waiting"] or counts["running"] else None
         return ", ".join(parts) + (f", about {duration(rest)} left" if rest else "")
@@ -171,7 +173,7 @@ class Board:
             return duration(self.took.get(job.run.id, 0.0)) + ("" if job.state == "done" else " (trained)")
         if job.state == "running" and job.stage == "training":
             return f"{state.epoch(self.plan, job.run)}/{job.run.epochs} …"
-        return {"failed": "FAILED", "running": f"{job.stage} …"}.get(job.state, "·")
+        return {"failed": "FAILED", "skipped": "skipped", "running": f"{job.stage} …"}.get(job.state, "·")
 
     def _erase(self) -> None:
         if self._lines:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from grn_monai.errors import InputError
+from grn_monai.errors import InputError, listed
 from grn_monai.files import clear_leftovers
 from grn_monai.study import state
 from grn_monai.study.commands import Command, evaluation_command, training_command
@@ -34,8 +34,8 @@ class Job:
         keep_checkpoints: leave the state from which a training goes on, when the run is done.
 
     Attributes:
-        state: `waiting` before and after a stop, `running`, `done` (with `train_only`: `trained`), `failed`.
-        error: why it failed.
+        state: `waiting` before and after a stop, `running`, `done` (with `train_only`: `trained`), `failed`, `skipped`.
+        error: why it failed or was skipped.
         stage: what it does now, or did last.
         worked: whether anything had to be done.
     """
@@ -110,6 +110,8 @@ class Job:
                         file.unlink()
                 return self._end("done")
             self.stage = left[0]
+            if missing := self.run.method.missing():
+                return self._end("skipped", f"skipped: needs {listed(missing)}, which is not installed")
             if self.stage != "training" and self.train_only:
                 return self._end("trained")
             if self.stage in self._tried:
@@ -133,7 +135,7 @@ class Job:
     def _end(self, state_now: str, error: str = "") -> None:
         self.state, self.error = state_now, error
         before = read_status(self.folder)
-        recorded = "waiting" if state_now == "trained" else state_now
+        recorded = {"trained": "waiting", "skipped": "failed"}.get(state_now, state_now)
         try:
             if recorded != before["state"] or self.worked or error:
                 self._write(recorded, error or None)

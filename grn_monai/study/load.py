@@ -20,7 +20,8 @@ STUDY_KEYS = (
     "name", "title", "cohort", "bundles", "output", "options", "sections", "seeds", "fractions", "methods"
 )  # fmt: skip
 METHOD_KEYS = (
-    "title", "bundle", "overlays", "eval_overlays", "modes", "group", "printed", "options", "fractions", "seeds"
+    "title", "bundle", "overlays", "eval_overlays", "modes", "group", "printed", "needs", "options", "fractions",
+    "seeds",
 )  # fmt: skip
 SECTIONS = ("training", "validation", "test")
 MODES = ("raw", "sge")
@@ -230,6 +231,7 @@ def _method(key: str, entry: Mapping[str, Any], bundles: Path, here: Place) -> M
         modes=modes,
         group=here.at("group").text(entry.get("group", group)),
         printed=here.at("printed").text(entry.get("printed", key)),
+        needs=here.at("needs").names(entry.get("needs"), "package"),
         options=_options(entry.get("options"), here.at("options")),
     )
 

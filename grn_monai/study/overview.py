@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from grn_monai.errors import InputError
+from grn_monai.errors import InputError, listed
 from grn_monai.study import state
 from grn_monai.study.board import duration
 from grn_monai.study.commands import simulation_command
@@ -33,6 +33,8 @@ def _entry(plan: Plan, run: Run, digest: str | None) -> dict[str, Any]:
             now = "done"
         elif Lock(folder / LOCK_FILE).is_held():
             now, detail = "running", f"{status.get('stage')}, epoch {reached} of {run.epochs}"
+        elif missing := run.method.missing():
+            detail = f"skipped: needs {listed(missing)}, which is not installed"
         elif status["state"] == "failed":
             now, detail = "failed", str(status.get("error"))
         elif left[0] != "training":

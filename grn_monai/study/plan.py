@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ class Method:
         modes: what is predicted: `raw` is S(x), `sge` is S(G(x)).
         group: by which tables group their rows.
         printed: key of the values printed in the papers.
+        needs: packages without which its runs are skipped, by the names they are imported by.
         options: ids of the bundle.
     """
 
@@ -44,7 +46,12 @@ class Method:
     modes: tuple[str, ...] = ("raw",)
     group: str = "supervised"
     printed: str = ""
+    needs: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
+
+    def missing(self) -> list[str]:
+        """What it needs and is not installed."""
+        return [name for name in self.needs if find_spec(name) is None]
 
     def configs(self, mode: str | None = None) -> list[str]:
         """Configs of the training, or of the evaluation in a mode."""
@@ -177,7 +184,9 @@ def select(plan: Plan, patterns: Sequence[str]) -> list[Run]:
 
     for pattern in patterns:
         if not any(fits(run, pattern) for run in plan.runs):
-            known = dict.fromkeys(part for run in plan.runs for part in (run.method.key, run.id))
+            # Names as long as the pattern: a method for a method, a whole id for an id.
+            parts = pattern.strip("/").count("/") + 1
+            known = dict.fromkeys("/".join(run.id.split("/")[:parts]) for run in plan.runs)
             mend = f"{close_names(pattern, known)} `--list` shows all."
             raise InputError(
                 f"--only {pattern}", f"no run of {plan.file} that fits", "METHOD[/FRACTION[/seed_N]]", mend

@@ -18,8 +18,8 @@ __all__ = ["Place", "close_names", "read_yaml"]
 def close_names(name: Any, known: Iterable[Any]) -> str:
     """`Did you mean …?` where a known name is near, else the list of the known ones, as a sentence."""
     names = [str(k) for k in known]
-    near = difflib.get_close_matches(str(name), names, n=2)
-    return f"Did you mean {' or '.join(near)}?" if near else f"Known: {listed(names)}."
+    near = difflib.get_close_matches(str(name), names, n=1)
+    return f"Did you mean {near[0]}?" if near else f"Known: {listed(names)}."
 
 
 @dataclass(frozen=True)

@@ -47,13 +47,20 @@ def cohort_digest(cohort: Path, split: str = "dataset.json") -> str | None:
     return digest.hexdigest()[:16]
 
 
+def _leaves(value: Any) -> list[Any]:
+    if isinstance(value, dict | list):
+        return [leaf for child in (value.values() if isinstance(value, dict) else value) for leaf in _leaves(child)]
+    return [value]
+
+
 def _plain(value: Any) -> bool:
     """Whether a value of a config holds no reference and no expression."""
-    if isinstance(value, dict):
-        return all(map(_plain, value.values()))
-    if isinstance(value, list):
-        return all(map(_plain, value))
-    return not (isinstance(value, str) and value[:1] in "@$%")
+    return not any(isinstance(leaf, str) and leaf[:1] in ("@", "$", "%") for leaf in _leaves(value))
+
+
+def _verbatim(value: Any) -> bool:
+    """Whether a record holds a value as its config has it; macros and relative references it has replaced."""
+    return not any(isinstance(leaf, str) and (leaf[:1] == "%" or "@#" in leaf) for leaf in _leaves(value))
 
 
 def _equal(a: Any, b: Any) -> bool:
@@ -76,16 +83,22 @@ def _at(config: Any, key: str) -> Any:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What makes the run what it is, by id: its options, the plain values of train.yaml, and all of its overlays."""
+    """What makes the run what it is, by id: its options, the plain values of train.yaml, and those of its overlays."""
     bundle = run.method.bundle
+    base, overlaid = bundle.values(["train"]), bundle.values(run.method.overlays)
+    base["train#trainer#_target_"] = _at(base, "train#trainer#_target_")
     known = bundle.ids(run.method.configs())
-    fixed = {k: v for k, v in bundle.values(["train"]).items() if not k.startswith("_") and _plain(v)}
-    overlaid = {k: v for k, v in bundle.values(run.method.overlays).items() if not k.startswith(("+", "~", "_"))}
-    options = {k: v for k, v in run.options.items() if k in known}
-    own: dict[str, Any] = {"fraction": run.fraction, "seed": run.seed}
-    if not any(k.startswith("train#trainer") for k in overlaid):
-        own["train#trainer#_target_"] = _at(bundle.values(["train"]), "train#trainer#_target_")
-    return {k: v for k, v in {**fixed, **overlaid, **options, **own}.items() if k not in NEUTRAL}
+    options = {"fraction": run.fraction, "seed": run.seed, **{k: v for k, v in run.options.items() if k in known}}
+    result: dict[str, Any] = {}
+    for values in (base, overlaid, options):
+        for key, value in values.items():
+            bare = key.lstrip("+~").replace("::", "#")
+            # What is changed here, wholly or in a part, is no longer as the file before had it.
+            for old in [k for k in result if f"{k}#".startswith(f"{bare}#") or bare.startswith(f"{k}#")]:
+                del result[old]
+            if key[0] not in "+~_" and (_plain(value) if values is base else _verbatim(value)):
+                result[bare] = value
+    return {k: v for k, v in result.items() if k not in NEUTRAL}
 
 
 def differences(plan: Plan, run: Run, digest: str | None) -> list[str]:
