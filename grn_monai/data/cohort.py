@@ -26,6 +26,7 @@ from grn_monai.data.faults import SECTIONS, cohort_faults, duplicate_faults, key
 from grn_monai.data.names import default_scans, item_names
 from grn_monai.data.selection import select_labelled, slice_counts
 from grn_monai.errors import InputError
+from grn_monai.options import check_choice
 
 __all__ = [
     "COHORT_FILE",
@@ -219,7 +220,10 @@ def _nothing_unlabelled(file: Path, cohort: dict[str, Any], fraction: float, by:
         mend = f"List scans of another subject: in `unlabeled` without their labels, or in `training` ({file.name})."
     else:
         # No share is farther from a half than that of all, and of two equally near shares the smaller is taken.
-        mend = f"Lower fraction (up to 0.5 always leaves a {noun} unlabelled), or list unlabelled scans in {file.name}."
+        mend = (
+            f"Lower fraction (up to 0.5 always leaves a {noun} unlabelled), list unlabelled scans in {file.name}, or "
+        )
+        mend += "give `unlabelled: all`: the labelled images serve as unlabelled ones too."
     return InputError(file, found, "at least one unlabelled scan", mend)
 
 
@@ -231,6 +235,7 @@ def datalist(
     seed: int = 0,
     by: str = "subject",
     depth_axis: int | str = 2,
+    unlabelled: str = "rest",
 ) -> list[dict[str, Any]]:
     """List the items of one section of a cohort, for a bundle's ``Dataset``.
 
@@ -246,20 +251,24 @@ def datalist(
         seed: see `select_labelled`.
         by: see `select_labelled`.
         depth_axis: see `slice_counts`; needed for a fraction only.
+        unlabelled: what ``unlabeled`` means: ``"rest"``, images whose labels are not used, as above; ``"all"``, these
+            and the labelled training images too, which serve without their labels (so that a fraction of 1 has some).
 
     Returns:
         Items with absolute paths; those of ``unlabeled`` have no ``label`` key.
 
     Raises:
         InputError: anything `read_cohort` or `select_labelled` refuses, except that only the files of the items
-            needed must exist; an unknown section, a fraction below 1 of a split file that is already reduced, a
-            section without items, or a fraction that leaves nothing unlabelled.
+            needed must exist; an unknown section or meaning of ``unlabeled``, a fraction below 1 of a split file that
+            is already reduced, a section without items, or a fraction that leaves nothing unlabelled.
     """
     file = Path(dataset_dir) / split
     _check_section(section)
+    check_choice("unlabelled", unlabelled, ("rest", "all"))
     cohort, _ = load_cohort(file)
+    everything = section == "unlabeled" and unlabelled == "all"
     reduced = fraction != 1 and section in ("training", "unlabeled")
-    _refuse(file, cohort_faults(cohort, dict.fromkeys(("training", section)) if reduced else (section,)))
+    _refuse(file, cohort_faults(cohort, dict.fromkeys(("training", section)) if reduced or everything else (section,)))
     if fraction != 1 and (earlier := split_fraction(cohort)) < 1:
         raise InputError(
             file,
@@ -268,7 +277,9 @@ def datalist(
             f"Leave fraction at 1, or use split: {COHORT_FILE}.",
         )
     items: list[dict[str, Any]] = cohort[section]
-    if reduced:
+    if everything:
+        items = items + [{k: v for k, v in item.items() if k != "label"} for item in cohort["training"]]
+    elif reduced:
         training = cohort["training"]
         labelled, rest, share = select_labelled(training, fraction, seed, by, slice_counts(training, depth_axis))
         items = labelled if section == "training" else items + rest

@@ -43,16 +43,17 @@ class TwoStreamDataset(Dataset[dict[str, Any]]):
         labelled: a :class:`grn_monai.data.SliceDataset`, or another map-style data set with its items in ``data``.
         unlabelled: the same without labels; labels that it has are left out. Its transform must not ask for a
             ``"label"`` (MONAI's dictionary transforms: ``allow_missing_keys=True``).
+        overlap: a subject may be in both streams: labelled images serve as unlabelled ones too.
 
     Attributes:
         data: the items of both, labelled ones first; unlabelled ones without ``"label"``.
 
     Raises:
-        InputError: a labelled item has no label, or a subject is in both streams (the labelled share is one of
-            subjects: such a one would be both).
+        InputError: a labelled item has no label, or without ``overlap`` a subject is in both streams (the labelled
+            share is one of subjects: such a one would be both).
     """
 
-    def __init__(self, labelled: _Items, unlabelled: _Items) -> None:
+    def __init__(self, labelled: _Items, unlabelled: _Items, overlap: bool = False) -> None:
         self.labelled = labelled
         self.unlabelled = unlabelled
         without = [item_names(item)[1] for item in labelled.data if item.get("label") is None]
@@ -64,7 +65,7 @@ class TwoStreamDataset(Dataset[dict[str, Any]]):
                 "Move these scans to `unlabeled`, or give their labels.",
             )
         subjects, others = ({item_names(item)[0] for item in stream.data} for stream in (labelled, unlabelled))
-        if both := sorted(subjects & others):
+        if (both := sorted(subjects & others)) and not overlap:
             raise InputError(
                 "unlabelled",
                 f"{len(both)} of the labelled subjects: {listed(both)}",
@@ -94,20 +95,21 @@ class TwoStreamDataset(Dataset[dict[str, Any]]):
 
 
 def two_stream_slices(
-    data: Sequence[Mapping[str, Any]], unlabelled: Sequence[Mapping[str, Any]], **options: Any
+    data: Sequence[Mapping[str, Any]], unlabelled: Sequence[Mapping[str, Any]], overlap: bool = False, **options: Any
 ) -> TwoStreamDataset:
     """Slices of labelled and of unlabelled scans, cut alike; for a bundle's config.
 
     Args:
         data: labelled items, under the name by which MONAI Label sets them in any bundle.
         unlabelled: unlabelled items; labels that they have are not read.
+        overlap: as in `TwoStreamDataset`.
         **options: as in :class:`grn_monai.data.SliceDataset`, for both.
 
     Raises:
         InputError: as `TwoStreamDataset` and `SliceDataset` do.
     """
     bare = [{key: value for key, value in item.items() if key != "label"} for item in unlabelled]
-    return TwoStreamDataset(SliceDataset(data, **options), SliceDataset(bare, **options))
+    return TwoStreamDataset(SliceDataset(data, **options), SliceDataset(bare, **options), overlap)
 
 
 class TwoStreamBatchSampler(Sampler[list[int]]):
