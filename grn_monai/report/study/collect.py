@@ -8,6 +8,7 @@ of the others is left out and named. Nothing is dropped in silence: a run that f
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -158,19 +159,26 @@ def _expected(plan: Plan, method: PlannedMethod) -> list[tuple[str, str]]:
     return [(section, mode) for section in plan.sections for mode in method.modes]
 
 
-def _state(run: Run, wanted: list[str], status: dict[str, Any]) -> tuple[str, str]:
+def _clean(text: Any, folder: Path) -> str:
+    """An error as one line of a report that is passed on: without the disk it happened on, 300 letters at most."""
+    line = " ".join(str(text).split()).replace(str(folder.resolve()), "STUDY")
+    line = re.sub(r"(?<![\w./])(?:/[\w.+@-]+)+/([\w.+@-]+)", r"\1", line)
+    return line if len(line) <= 300 else f"{line[:299]}…"
+
+
+def _state(run: Run, wanted: list[str], status: dict[str, Any], study: Path) -> tuple[str, str]:
     """State and reason of a run from its status.json, its run.json and what was scored."""
     lacking = [key for key in wanted if key not in run.evaluations]
     stage = f" at {status['stage']}" if status.get("stage") else ""
     if status.get("state") == "failed":
-        return "failed", f"failed{stage}: {status.get('error') or 'no reason given'}"
+        return "failed", f"failed{stage}: {_clean(status.get('error') or 'no reason given', study)}"
     if not lacking:
         return "done", ""
     if run.faults:
         return "partial", "; ".join(f"{key} is left out: {fault}" for key, fault in run.faults.items())
     trained = str(run.record.get("status", ""))
     if trained.startswith("failed"):
-        return "failed", f"training {trained}"
+        return "failed", f"training {_clean(trained, study)}"
     if status.get("state") == "running" or trained == "running":
         return "running", f"not finished{stage}"
     if run.evaluations:
@@ -254,7 +262,7 @@ def load_study(path: str | PathLike[str]) -> StudyResults:
         wanted = [f"{section}_{mode}" for section, mode in _expected(plan, methods[found.method])]
         if methods[found.method].group == "outside":
             wanted = wanted[:1]
-        found.state, found.reason = _state(found, wanted, _read_json(found.folder / "status.json"))
+        found.state, found.reason = _state(found, wanted, _read_json(found.folder / "status.json"), folder)
     if not rows:
         raise InputError(
             folder,

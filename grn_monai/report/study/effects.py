@@ -10,9 +10,9 @@ from grn_monai.report.study.analysis import Analysis, Place
 from grn_monai.report.study.cells import dice_entry, difference_entry, p_text, points
 from grn_monai.report.study.entrants import Entrant, entrants_of, roles
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
-from grn_monai.report.study.plan import fraction_name
+from grn_monai.report.study.plan import fraction_name, fraction_text
 from grn_monai.report.study.printed import printed_effect
-from grn_monai.report.study.tables import family_note, fraction_text
+from grn_monai.report.study.tables import PRINTED_NOTE, family_note
 
 __all__ = ["Effect", "effects", "effects_table", "not_inferior_table", "test_tables"]
 
@@ -86,7 +86,7 @@ def effects_table(analysis: Analysis) -> StudyTable | None:
         *_floor(analysis, len(found), min((c.permutation.smallest for c in found.values()), default=1)),
     ]
     if len(columns) > len(shown):
-        notes.append("“Printed”: what the paper prints, of another cohort; its Table 5 contradicts its Table 4.")
+        notes.append(PRINTED_NOTE)
     names = [e.title for e in every]
     return StudyTable(
         "effects",

@@ -15,6 +15,7 @@ __all__ = [
     "Entry",
     "StudyTable",
     "csv_table",
+    "escape_markdown",
     "escape_tex",
     "html_table",
     "markdown_table",
@@ -92,7 +93,8 @@ def html_table(table: StudyTable) -> Table:
     return Table(list(table.columns), rows)
 
 
-def _markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
+    """Text for Markdown, on one line."""
     return re.sub(r"([\\|*_`<\[\]])", r"\\\1", " ".join(text.split()))
 
 
@@ -100,16 +102,16 @@ def markdown_table(table: StudyTable) -> str:
     """GitHub's Markdown: title, table, notes."""
 
     def cell(entry: Entry) -> str:
-        main = _markdown(entry.shown)
+        main = escape_markdown(entry.shown)
         main = f"**{main}**" if entry.best else main
-        return "<br>".join([main + _markdown(entry.marks), *map(_markdown, entry.below)])
+        return "<br>".join([main + escape_markdown(entry.marks), *map(escape_markdown, entry.below)])
 
-    lines = [f"### {_markdown(table.title)}", ""]
-    lines.append("| " + " | ".join(map(_markdown, [table.corner, *table.columns])) + " |")
+    lines = [f"### {escape_markdown(table.title)}", ""]
+    lines.append("| " + " | ".join(map(escape_markdown, [table.corner, *table.columns])) + " |")
     lines.append("| --- |" + " ---: |" * len(table.columns))
-    lines += ["| " + " | ".join([_markdown(name), *map(cell, cells)]) + " |" for name, cells in table.rows]
+    lines += ["| " + " | ".join([escape_markdown(name), *map(cell, cells)]) + " |" for name, cells in table.rows]
     if table.notes:
-        lines += ["", _markdown(" ".join(table.notes))]
+        lines += ["", escape_markdown(" ".join(table.notes))]
     return "\n".join(lines) + "\n"
 
 

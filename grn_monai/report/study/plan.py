@@ -20,6 +20,7 @@ __all__ = [
     "find_study",
     "fraction_name",
     "fraction_of",
+    "fraction_text",
     "read_plan",
 ]
 
@@ -81,6 +82,11 @@ class Plan:
 def fraction_name(fraction: float) -> str:
     """Name of a fraction's folder: `5pct` for 0.05, `12.5pct` for 0.125."""
     return f"{100 * fraction:g}pct"
+
+
+def fraction_text(fraction: float) -> str:
+    """`5 %`, for a reader."""
+    return f"{100 * fraction:g} %"
 
 
 def fraction_of(name: str) -> float | None:

@@ -9,8 +9,8 @@ from grn_monai.report.study.analysis import COLUMNS, OVERALL, Analysis, Family, 
 from grn_monai.report.study.cells import dice_entry, difference_entry, mark_best, p_text
 from grn_monai.report.study.entrants import Entrant, entrants_of, roles
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
-from grn_monai.report.study.plan import fraction_name
-from grn_monai.report.study.printed import printed, printed_notes
+from grn_monai.report.study.plan import fraction_name, fraction_text
+from grn_monai.report.study.printed import printed
 
 __all__ = ["ablation_table", "control_tables", "dice_tables", "fraction_text", "labels_table", "layer_table"]
 
@@ -25,19 +25,6 @@ class Printed:
         method, mode = place.entrant.method.printed, place.entrant.mode
         found = (printed(table, method, place.fraction, column, mode) for table in self.tables)
         return next((value for value in found if value is not None), None)
-
-    @property
-    def notes(self) -> list[str]:
-        """What the values are, and the misprints of those tables."""
-        return [
-            "“Printed”: what the papers print, of another cohort.",
-            *(n for t in self.tables for n in printed_notes(t)),
-        ]
-
-
-def fraction_text(fraction: float) -> str:
-    """`5 %`."""
-    return f"{100 * fraction:g} %"
 
 
 def family_note(family: Family, analysis: Analysis, reference: str) -> list[str]:
@@ -57,6 +44,7 @@ def family_note(family: Family, analysis: Analysis, reference: str) -> list[str]
     return notes
 
 
+PRINTED_NOTE = "“Printed”: what the papers print, of another cohort."
 _DICE_NOTE = "Dice in %, ± half-width of the papers’ interval over slices; best of each column in bold."
 
 
@@ -103,7 +91,7 @@ def layer_table(
     rows = [[dice_entry(analysis, row, column, family) for column in COLUMNS] for row in rows_of]
     mark_best(rows, range(len(columns)))
     heads, rows = _with_printed(columns, rows, [[look(row, column) for column in COLUMNS] for row in rows_of])
-    notes = [_DICE_NOTE, *(look.notes if len(heads) > len(columns) else []), *notes]
+    notes = [_DICE_NOTE, *([PRINTED_NOTE] if len(heads) > len(columns) else []), *notes]
     if target is not None and family.comparisons:
         heads.append(f"Difference to {target.entrant.title}")
         for row, cells in zip(rows_of, rows, strict=True):
@@ -145,7 +133,7 @@ def labels_table(
     rows = [[dice_entry(analysis, row[i], OVERALL, family) for i in shown] for row in places]
     mark_best(rows, range(len(columns)))
     heads, rows = _with_printed(columns, rows, [[look(row[i], OVERALL) for i in shown] for row in places])
-    notes = ["Mean of the six layers.", _DICE_NOTE, *(look.notes if len(heads) > len(columns) else [])]
+    notes = ["Mean of the six layers.", _DICE_NOTE, *([PRINTED_NOTE] if len(heads) > len(columns) else [])]
     if reference is not None:
         notes += family_note(family, analysis, f"{reference.title} at the same fraction")
     names = [row[0].entrant.title for row in places]
