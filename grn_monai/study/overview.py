@@ -32,7 +32,7 @@ def _entry(plan: Plan, run: Run, digest: str | None) -> dict[str, Any]:
         if not left:
             now = "done"
         elif Lock(folder / LOCK_FILE).is_held():
-            now, detail = "running", f"{status.get('stage')}, epoch {reached} of {run.epochs}"
+            now, detail = "running", f"{status.get('stage') or 'training'}, epoch {reached} of {run.epochs}"
         elif missing := run.method.missing():
             detail = f"skipped: needs {listed(missing)}, which is not installed"
         elif status["state"] == "failed":

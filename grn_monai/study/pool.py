@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import grn_monai
 from grn_monai.errors import InputError
-from grn_monai.files import make_folder, write_whole
+from grn_monai.files import make_folder
 from grn_monai.study.board import Board
 from grn_monai.study.cohort import make_cohort
 from grn_monai.study.job import Job
 from grn_monai.study.plan import Plan, Run
+from grn_monai.study.record import StudyRecord
 from grn_monai.study.state import cohort_digest
 
 __all__ = ["Settings", "work"]
+
+BUSY = 2.0
+"""Seconds after which a run that another process has is looked at again."""
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -92,19 +91,21 @@ def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board) -> i
     with stop.watching():
         make_folder(plan.output)
         make_cohort(plan, settings.jobs * settings.threads, stop, board.say)
-        if not stop():
-            _record(plan)
         split = str(runs[0].options.get("split", "dataset.json"))
         digest = cohort_digest(plan.cohort, split)
         if digest is None and not stop():
             raise InputError(plan.cohort, f"no {split}", "a cohort", "Correct `cohort` in the study's file.")
         waiting = [Job(plan, run, digest, settings.threads, settings.train_only, settings.keep_checkpoints)
                    for run in runs]  # fmt: skip
-        _loop(waiting, settings, board, stop)
+        record = StudyRecord(plan)
+        try:
+            _loop(waiting, settings, board, stop, record)
+        finally:
+            record.finish(wait=not stop() and any(job.worked for job in board.all))
     return 128 + stop.number if stop() else 0
 
 
-def _loop(waiting: list[Job], settings: Settings, board: Board, stop: _Stop) -> None:
+def _loop(waiting: list[Job], settings: Settings, board: Board, stop: _Stop, record: StudyRecord) -> None:
     active: list[Job] = []
     busy: dict[str, float] = {}
     """Runs that another process has, and when to look at them again."""
@@ -119,7 +120,7 @@ def _loop(waiting: list[Job], settings: Settings, board: Board, stop: _Stop) -> 
                 if not job.start():
                     if job.run.id not in busy:
                         board.elsewhere(job)
-                    busy[job.run.id] = time.monotonic() + 2
+                    busy[job.run.id] = time.monotonic() + BUSY
                     continue
                 waiting.remove(job)
                 if job.state == "running":
@@ -134,6 +135,7 @@ def _loop(waiting: list[Job], settings: Settings, board: Board, stop: _Stop) -> 
                     board.ended(job)
                 elif job.stage != before:
                     board.stage(job)
+            record.poll()
             board.draw()
             if waiting or active:
                 time.sleep(settings.tick)
@@ -143,14 +145,3 @@ def _loop(waiting: list[Job], settings: Settings, board: Board, stop: _Stop) -> 
             job.stop(why)
             board.ended(job)
         board.end()
-
-
-def _record(plan: Plan) -> None:
-    """Write `study.json`. The provenance comes from a process of its own: the runner does without torch."""
-    code = "import json; from grn_monai.handlers import provenance; print(json.dumps(provenance()))"
-    root = Path(grn_monai.__file__).parents[1]
-    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True)
-    if done.returncode:
-        raise InputError("the installation", done.stderr.strip().splitlines()[-1], "torch and MONAI", "Run make setup.")
-    content = {**plan.record(), "provenance": json.loads(done.stdout.strip().splitlines()[-1])}
-    write_whole(plan.output / "study.json", json.dumps(content, indent=2) + "\n")
