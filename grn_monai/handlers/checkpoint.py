@@ -98,6 +98,9 @@ def load_model(
     for name, value in (options or {}).items():
         if trained.get(name, str(value)) != str(value):
             mend = f"Give `--{name} {trained[name]}`, or train with the other value."
+            if name == "network_name":  # an overlay sets it, together with the network
+                overlay = f"configs/network_{trained[name]}.yaml; the bundle's own network has none"
+                mend = f"Give the overlay of the training ({overlay}), or another `ckpt_path`."
             raise InputError(path, f"a model trained with {name} {trained[name]}", f"{name} {value}", mend)
     try:
         network.load_state_dict(checkpoint[key])

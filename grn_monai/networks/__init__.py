@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 from .count import count_flops, count_parameters
+from .deeplab import RepeatChannels, deeplab_v3, deeplab_v3_plus
 from .discriminator import PatchDiscriminator
 from .enhanced_segmentor import EnhancedSegmentor
+from .fit import check_fit
 from .generator import ResidualBlock, ResNetGenerator
 from .sync_norm import SyncBatchNorm2d, synchronised
 
 __all__ = [
     "EnhancedSegmentor",
     "PatchDiscriminator",
+    "RepeatChannels",
     "ResNetGenerator",
     "ResidualBlock",
     "SyncBatchNorm2d",
+    "check_fit",
     "count_flops",
     "count_parameters",
+    "deeplab_v3",
+    "deeplab_v3_plus",
     "synchronised",
 ]
