@@ -8,10 +8,13 @@ from .evaluators import ScanEvaluator, SGEEvaluator
 from .joint_trainer import JointEvents, JointTrainer
 from .reconstruction_trainer import ReconstructionTrainer, WithReconstructions
 from .semi import (
+    DANTrainer,
     ICTTrainer,
     MeanTeacherTrainer,
     RDropTrainer,
+    SASSNetTrainer,
     UAMTTrainer,
+    URPCTrainer,
 )
 from .semi._teacher import student_or_teacher, teacher_of
 from .semi_supervised_joint_trainer import SemiSupervisedJointTrainer
@@ -19,6 +22,7 @@ from .semi_supervised_trainer import SemiSupervisedTrainer
 
 __all__ = [
     "AdversarialJointTrainer",
+    "DANTrainer",
     "ICTTrainer",
     "JointEvents",
     "JointKeys",
@@ -26,11 +30,13 @@ __all__ = [
     "MeanTeacherTrainer",
     "RDropTrainer",
     "ReconstructionTrainer",
+    "SASSNetTrainer",
     "SGEEvaluator",
     "ScanEvaluator",
     "SemiSupervisedJointTrainer",
     "SemiSupervisedTrainer",
     "UAMTTrainer",
+    "URPCTrainer",
     "WithReconstructions",
     "bfloat16_pays",
     "student_or_teacher",

@@ -8,14 +8,20 @@ from .discriminator import PatchDiscriminator
 from .enhanced_segmentor import EnhancedSegmentor
 from .fit import check_fit
 from .generator import ResidualBlock, ResNetGenerator
+from .map_discriminator import MapDiscriminator
+from .multi_scale_unet import MultiScaleUNet
+from .signed_distance_unet import SignedDistanceUNet
 from .sync_norm import SyncBatchNorm2d, synchronised
 
 __all__ = [
     "EnhancedSegmentor",
+    "MapDiscriminator",
+    "MultiScaleUNet",
     "PatchDiscriminator",
     "RepeatChannels",
     "ResNetGenerator",
     "ResidualBlock",
+    "SignedDistanceUNet",
     "SyncBatchNorm2d",
     "check_fit",
     "count_flops",

@@ -1,0 +1,98 @@
+"""What DAN and SASSNet share: a discriminator that tells maps of labelled images from those of unlabelled ones."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.optim.optimizer import Optimizer
+
+from .._common import JointKeys, at_least_float32, check_optimizer, frozen
+from ..semi_supervised_trainer import Outputs, SemiSupervisedTrainer, TwoStreams
+
+__all__ = ["DiscriminatorTrainer"]
+
+UNLABELLED, LABELLED = 0, 1
+"""The two classes of the discriminator."""
+
+
+class DiscriminatorTrainer(SemiSupervisedTrainer):
+    """Train a segmentor whose maps of unlabelled images pass for maps of labelled ones.
+
+    The unsupervised loss is ``CE(D(map, image), "labelled")`` on the unlabelled images, with the discriminator D in
+    evaluation mode and its parameters frozen. D steps after the segmentor: on new maps of both halves by the segmentor
+    in evaluation mode, without its gradient, D in training mode, ``CE(D(map, image), the half it is of)``. The halves
+    may differ in size. A subclass says what the map is.
+
+    The output also holds the scalar ``discriminator_loss``. D steps on float32 losses with a scaler of its own.
+
+    Args:
+        discriminator: D, of a map ``(B, M, H, W)`` and an image ``(B, 1, H, W)``, to two logits ``(B, 2)``.
+        discriminator_optimizer: steps D alone.
+        max_weight, …: as in ``SemiSupervisedTrainer``.
+
+    Raises:
+        ValueError: when an optimizer does not step what it should, or steps what it should not.
+    """
+
+    def __init__(self, *args: Any, discriminator: nn.Module, discriminator_optimizer: Optimizer, **kwargs: Any) -> None:
+        # Set before super().__init__: handlers attach inside it and may look at them.
+        self.discriminator = discriminator
+        self.discriminator_optimizer = discriminator_optimizer
+        super().__init__(*args, **kwargs)
+        parts = {"network": self.network, "discriminator": discriminator}
+        check_optimizer("optimizer", self.optimizer, {"network": parts["network"]}, {"discriminator": discriminator})
+        check_optimizer(
+            "discriminator_optimizer",
+            discriminator_optimizer,
+            {"discriminator": discriminator},
+            {"network": parts["network"]},
+        )
+        self._add_scaler("discriminator_scaler")
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """The segmentor's and the discriminator's."""
+        return {"optimizer": self.optimizer, "discriminator_optimizer": self.discriminator_optimizer}
+
+    @property
+    def modules(self) -> dict[str, nn.Module]:
+        """The discriminator."""
+        return {"discriminator": self.discriminator}
+
+    def judged(self, outputs: Outputs) -> torch.Tensor:
+        """The map ``(B, M, H, W)`` that D judges, of the network's outputs in float32."""
+        raise NotImplementedError
+
+    def predict(self, engine: SemiSupervisedTrainer, images: torch.Tensor) -> Outputs:
+        """The network's outputs on images in evaluation mode."""
+        return (engine.inferer(images, engine.network),)
+
+    def unsupervised_loss(self, engine: Any, batch: TwoStreams) -> torch.Tensor:
+        """How surely D holds the maps of unlabelled images for such."""
+        engine.discriminator.eval()
+        with frozen(engine.discriminator):
+            judgement = engine.discriminator(engine.judged(batch.outputs_unlabelled), batch.view)
+        return _cross_entropy(judgement, [LABELLED] * len(batch.view))
+
+    def after_step(self, engine: Any, batch: TwoStreams) -> None:
+        """The discriminator's step."""
+        images = torch.cat((batch.images, batch.view))
+        engine.network.eval()
+        engine.discriminator.train()
+        engine.discriminator_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
+        with engine._autocast(engine):
+            with torch.no_grad():
+                maps = engine.judged(tuple(at_least_float32(x) for x in engine.predict(engine, images)))
+            halves = [LABELLED] * len(batch.images) + [UNLABELLED] * len(batch.view)
+            loss = _cross_entropy(engine.discriminator(maps, images), halves)
+        engine.state.output[JointKeys.DISCRIMINATOR_LOSS] = loss.detach()
+        scaler = engine.state.discriminator_scaler
+        scaler.scale(loss).backward()
+        engine._step(engine, scaler, [engine.discriminator_optimizer], {})
+
+
+def _cross_entropy(judgement: torch.Tensor, halves: list[int]) -> torch.Tensor:
+    return F.cross_entropy(at_least_float32(judgement), torch.tensor(halves, device=judgement.device))
