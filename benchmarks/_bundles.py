@@ -88,12 +88,17 @@ def cost(bundle: str, training: dict[str, Any], inference: dict[str, Any]) -> st
 
 def tables(bundle: str, results: Path) -> dict[str, str]:
     """The blocks of a bundle's page by the name of their marker."""
+    from benchmarks import networks
     from benchmarks.readme import methods_table  # which imports this module
 
     methods, training, inference = (
         json.loads((results / f"{name}.json").read_text()) for name in ("methods", "training_step", "inference")
     )
+    more = {}
+    if BUNDLES[bundle] == "unet":
+        more["networks"] = networks.table(json.loads((results / "networks.json").read_text()))
     return {
+        **more,
         "parameters": parameters_table(bundle),
         "performance": f"{methods_table(of_bundle(bundle, methods))}\n\n{SOURCE}",
         "cost": cost(bundle, training, inference),
