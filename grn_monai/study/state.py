@@ -64,10 +64,10 @@ def _verbatim(value: Any) -> bool:
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Equal as `monai.bundle` takes them: a switch may be a text, a number too."""
+    """Equal as `monai.bundle` takes them: a switch may be a text, a number too, `@a#b` is recorded as `@a::b`."""
     if isinstance(a, bool) or isinstance(b, bool):
         return str(a).lower() == str(b).lower()
-    return a == b or str(a) == str(b)
+    return a == b or str(a).replace("#", "::") == str(b).replace("#", "::")
 
 
 def _at(config: Any, key: str) -> Any:
