@@ -222,8 +222,8 @@ def _nothing_unlabelled(file: Path, cohort: dict[str, Any], fraction: float, by:
         # No share is farther from a half than that of all, and of two equally near shares the smaller is taken.
         mend = (
             f"Lower fraction (up to 0.5 always leaves a {noun} unlabelled), list unlabelled scans in {file.name}, or "
+            "give `unlabelled: all`, where the labelled images serve as unlabelled ones too."
         )
-        mend += "give `unlabelled: all`: the labelled images serve as unlabelled ones too."
     return InputError(file, found, "at least one unlabelled scan", mend)
 
 

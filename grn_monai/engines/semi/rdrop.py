@@ -42,14 +42,14 @@ class RDropTrainer(SemiSupervisedTrainer):
     def __init__(
         self,
         *args: Any,
-        max_weight: float = 4.0,
         second_network: nn.Module | None = None,
         compat_axis: bool = False,
         **kwargs: Any,
     ) -> None:
         self.second_network = second_network
         self.compat_axis = compat_axis
-        super().__init__(*args, max_weight=max_weight, **kwargs)
+        kwargs.setdefault("max_weight", 4.0)
+        super().__init__(*args, **kwargs)
         if second_network is not None:
             check_optimizer("optimizer", self.optimizer, {"second_network": second_network}, {})
         elif not any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.network.modules()):
