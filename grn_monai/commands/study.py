@@ -62,6 +62,7 @@ def add(commands: Any) -> None:
     shown = parser.add_mutually_exclusive_group()
     shown.add_argument("--list", action="store_true", help="show the runs and their states, and start nothing")
     shown.add_argument("--dry-run", action="store_true", help="print the commands that would run, and start nothing")
+    shown.add_argument("--prepare", action="store_true", help="make the cohort, and start no run")
     parser.add_argument("--json", action="store_true", help="with --list: as JSON, for other programs")
     parser.set_defaults(run=_run)
 
@@ -89,7 +90,8 @@ def _run(options: argparse.Namespace) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or max(1, cores // options.jobs)
     board = Board(plan, sys.stdout, options.jobs)
-    status = work(plan, runs, Settings(options.jobs, threads, options.train_only, options.keep_checkpoints), board)
+    settings = Settings(options.jobs, threads, options.train_only, options.keep_checkpoints)
+    status = work(plan, runs, settings, board, options.prepare)
     failed = [job for job in board.all if job.state == "failed"]
     if failed:
         print(f"{len(failed)} of {len(board.all)} runs failed:", file=sys.stderr)

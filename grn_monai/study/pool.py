@@ -69,7 +69,7 @@ class _Stop:
                 signal.signal(number, handler)
 
 
-def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board) -> int:
+def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board, prepare_only: bool = False) -> int:
     """Bring runs to their end.
 
     A run that fails is recorded, and the others go on; one that another process has is left to it, and looked at again
@@ -80,6 +80,7 @@ def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board) -> i
         runs: those of its runs to do, in this order.
         settings: how.
         board: shows how it goes.
+        prepare_only: make the cohort and `study.json`, and start no run.
 
     Returns:
         0, or 128 + the number of the signal that stopped it.
@@ -95,13 +96,15 @@ def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board) -> i
         digest = cohort_digest(plan.cohort, split)
         if digest is None and not stop():
             raise InputError(plan.cohort, f"no {split}", "a cohort", "Correct `cohort` in the study's file.")
-        waiting = [Job(plan, run, digest, settings.threads, settings.train_only, settings.keep_checkpoints)
-                   for run in runs]  # fmt: skip
+        waiting = [] if prepare_only else [
+            Job(plan, run, digest, settings.threads, settings.train_only, settings.keep_checkpoints) for run in runs
+        ]  # fmt: skip
         record = StudyRecord(plan)
         try:
-            _loop(waiting, settings, board, stop, record)
+            if not prepare_only:
+                _loop(waiting, settings, board, stop, record)
         finally:
-            record.finish(wait=not stop() and any(job.worked for job in board.all))
+            record.finish(wait=not stop() and (prepare_only or any(job.worked for job in board.all)))
     return 128 + stop.number if stop() else 0
 
 
