@@ -25,6 +25,7 @@ from typing import Any
 from grn_monai.data import datalist
 from grn_monai.files import write_whole
 from grn_monai.handlers import provenance
+from grn_monai.study.commands import bundle_command
 
 ROOT = Path(__file__).parents[1]
 KINDS = ("slice", "volume", "decoded")
@@ -82,21 +83,19 @@ class Run:
 
 def command(method: Method, configs: Sequence[str], args: argparse.Namespace, run: Run, training: bool) -> list[str]:
     """The command that a user would type."""
-    files = ",".join(f"'configs/{name}.yaml'" for name in configs)
-    options = {
+    options: dict[str, Any] = {
         "dataset_dir": str(args.cohort.resolve()),
         "output_dir": str(run.output),
-        "slice_size": f"[{args.size},{args.size}]",
-        "fraction": str(args.fraction),
-        "seed": str(run.seed),
+        "slice_size": [args.size, args.size],
+        "fraction": args.fraction,
+        "seed": run.seed,
         "device": args.device,
         **method.options,
     }
     if training:
-        options |= {"epochs": str(args.epochs), "patience": str(args.epochs)}
-    entry = ["run", "training"] if training else ["run"]
-    pairs = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return [sys.executable, "-m", "monai.bundle", *entry, "--config_file", f"[{files}]", *pairs]
+        options |= {"epochs": args.epochs, "patience": args.epochs}
+    entry = ("training",) if training else ()
+    return list(bundle_command(ROOT / "bundles" / method.bundle, configs, options, *entry).line)
 
 
 def call(line: list[str], bundle: str, log: Path, threads: int) -> None:

@@ -68,7 +68,7 @@ def test_usage_errors_exit_with_2(arguments: list[str], capsys: pytest.CaptureFi
     assert "usage: grn-monai" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", [[], ["evaluate"], ["report"]])
+@pytest.mark.parametrize("command", [[], ["evaluate"], ["report"], ["study"]])
 def test_help_teaches_without_heavy_imports(command: list[str]) -> None:
     code = (
         "import sys\nfrom grn_monai.cli import main\n"
