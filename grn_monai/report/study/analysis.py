@@ -18,6 +18,7 @@ from grn_monai.metrics.comparisons import Comparison, compare_paired, holm
 from grn_monai.metrics.statistics import cluster_bootstrap_ci, crossed_bootstrap_ci, mean_ci
 from grn_monai.report.study.collect import StudyResults
 from grn_monai.report.study.entrants import Entrant
+from grn_monai.report.study.plan import counted
 
 __all__ = ["COLUMNS", "OVERALL", "Analysis", "Family", "Place", "Summary"]
 
@@ -163,7 +164,7 @@ class Analysis:
         found = compare_paired(first, second, self.subjects, margin=self.margin, seed=self.seed)
         if len(shared) == max(len(a), len(b)):
             return found
-        note = f"over the {len(shared)} seed{'' if len(shared) == 1 else 's'} that both have"
+        note = f"over the {counted(len(shared), 'seed')} that both have"
         return replace(found, note="; ".join(filter(None, [found.note, note])))
 
     def family(self, pairs: Sequence[tuple[Place, Place]]) -> Family:

@@ -259,6 +259,8 @@ def load_study(path: str | PathLike[str]) -> StudyResults:
     runs = [_read_run(plan, run, methods[run.method], known) for run in planned.values()]
     rows = _drop_unlike(runs, plan.sections)
     for found in runs:
+        if found.method not in plan.methods and found.record.get("title"):
+            methods[found.method] = replace(methods[found.method], title=str(found.record["title"]))
         wanted = [f"{section}_{mode}" for section, mode in _expected(plan, methods[found.method])]
         if methods[found.method].group == "outside":
             wanted = wanted[:1]

@@ -26,7 +26,7 @@ SECTIONS: dict[str, str] = {
     "dice": "Dice",
     "effects": "Effects",
     "ablation": "Ablation",
-    "controls": "Capacity",
+    "controls": "Controls",
     "volumes": "Volumes and thickness",
     "complexity": "Complexity",
     "tests": "Tests",

@@ -10,9 +10,9 @@ from grn_monai.report.study.analysis import Analysis, Place
 from grn_monai.report.study.cells import dice_entry, difference_entry, p_text, points
 from grn_monai.report.study.entrants import Entrant, entrants_of, roles
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
-from grn_monai.report.study.plan import fraction_name, fraction_text
+from grn_monai.report.study.plan import counted, fraction_name, fraction_text
 from grn_monai.report.study.printed import printed_effect
-from grn_monai.report.study.tables import PRINTED_NOTE, family_note
+from grn_monai.report.study.tables import PRINTED_NOTE, floor_note
 
 __all__ = ["Effect", "effects", "effects_table", "not_inferior_table", "test_tables"]
 
@@ -81,9 +81,10 @@ def effects_table(analysis: Analysis) -> StudyTable | None:
                 row.append(Entry(value, digits=2, signed=True))
     notes = [
         "Paired differences of overall Dice in percentage points; “slices”, “subjects”: 95 % intervals over them; "
-        f"p: permutation test over {analysis.n_subjects} subjects. * p < 0.05 after Holm over the {len(found)} effects "
-        "of this table; † p < 0.05 of the paired t-test over slices, uncorrected.",
-        *_floor(analysis, len(found), min((c.permutation.smallest for c in found.values()), default=1)),
+        f"p: permutation test over {counted(analysis.n_subjects, 'subject')}. * p < 0.05 after Holm "
+        f"over the {counted(len(found), 'effect')} of this table; † p < 0.05 of the paired t-test over slices, "
+        "uncorrected.",
+        *floor_note(analysis, min(1.0, len(found) * min(c.permutation.smallest for c in found.values()))),
     ]
     if len(columns) > len(shown):
         notes.append(PRINTED_NOTE)
@@ -104,15 +105,6 @@ def _why(analysis: Analysis, effect: Effect, fraction: float) -> str:
     if not lacking:
         return "no seed in common"
     return f"{lacking[0].title} {analysis.why_missing(Place(lacking[0], fraction))}"
-
-
-def _floor(analysis: Analysis, count: int, smallest: float) -> list[str]:
-    lowest = min(1.0, smallest * max(count, 1))
-    if lowest < 0.05:
-        return []
-    return [
-        f"With {analysis.n_subjects} subjects no corrected p can be below {p_text(lowest)}, so no * can be earned here."
-    ]
 
 
 def _test_cells(analysis: Analysis, place: Place, target: Place, holm_p: float | None) -> Iterator[Entry]:
@@ -153,9 +145,9 @@ def test_tables(analysis: Analysis) -> list[StudyTable]:
         notes = [
             f"Overall Dice, row less {who.reference.title}, in percentage points; the other columns are p-values. "
             "t-test: paired, over slices, as the papers. Permutation: signs of the subjects’ mean differences. Holm: "
-            f"that p, corrected for the {len(family.comparisons)} rows. Not inferior, equivalent: TOST with a margin "
-            f"of {points(analysis.margin)} over subjects, below it over slices.",
-            *family_note(family, analysis, who.reference.title)[1:],
+            f"that p, corrected for the {counted(len(family.comparisons), 'row')}. Not inferior, equivalent: TOST with "
+            f"a margin of {points(analysis.margin)} over subjects, below it over slices.",
+            *floor_note(analysis, family.smallest),
         ]
         title = f"All tests against {who.reference.title} at {fraction_text(fraction)} of the labels"
         tables.append(StudyTable(f"tests_{fraction_name(fraction)}", title, _TESTS, rows, notes, place="tests"))
@@ -199,7 +191,7 @@ def not_inferior_table(analysis: Analysis) -> StudyTable | None:
             f"p of being worse than {who.reference.title} with {fraction_text(full.fraction)} of the labels by "
             f"{margin} or more (one-sided paired t-test, the lower half of TOST); below 0.05 the row is not inferior. "
             "A t-test that finds no difference, as in GRN’s Table 4, does not show this. "
-            f"Holm over the {len(found)} rows."
+            f"Holm over the {counted(len(found), 'row')}."
         ],
         place="tests",
     )

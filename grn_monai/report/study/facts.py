@@ -18,7 +18,7 @@ from grn_monai.report.study.cells import mark_best, percent
 from grn_monai.report.study.collect import Run, StudyResults
 from grn_monai.report.study.entrants import all_entrants
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
-from grn_monai.report.study.plan import fraction_name, fraction_text
+from grn_monai.report.study.plan import counted, fraction_name, fraction_text
 from grn_monai.report.study.printed import printed_notes
 from grn_monai.report.study.scores import Evaluation
 
@@ -143,7 +143,12 @@ def cohort_facts(results: StudyResults) -> list[tuple[str, str]]:
         lines.append(("cohort", f"its file could not be read ({error.found})"))
     for section, rows in results.rows.items():
         scans, subjects = len(set(zip(rows.subjects, rows.scans, strict=True))), len(set(rows.subjects))
-        lines.append((f"scored, {section}", f"{subjects} subjects, {scans} scans, {len(rows.scans):,} slices"))
+        lines.append(
+            (
+                f"scored, {section}",
+                ", ".join([counted(subjects, "subject"), counted(scans, "scan"), counted(len(rows.scans), "slice")]),
+            )
+        )
     for fraction in results.fractions:
         found = {
             run.seed: run.labelled_scans
@@ -171,7 +176,12 @@ def _section_sizes(cohort: Path | None) -> list[tuple[str, str]]:
     for section in SECTIONS:
         names = [item_names(item) for item in content[section]]
         if names:
-            lines.append((f"cohort, {section}", f"{len({s for s, _ in names})} subjects, {len(names)} scans"))
+            lines.append(
+                (
+                    f"cohort, {section}",
+                    f"{counted(len({s for s, _ in names}), 'subject')}, {counted(len(names), 'scan')}",
+                )
+            )
     return lines
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "Plan",
     "PlannedMethod",
     "PlannedRun",
+    "counted",
     "find_study",
     "fraction_name",
     "fraction_of",
@@ -87,6 +88,11 @@ def fraction_name(fraction: float) -> str:
 def fraction_text(fraction: float) -> str:
     """`5 %`, for a reader."""
     return f"{100 * fraction:g} %"
+
+
+def counted(count: int, thing: str) -> str:
+    """`1 subject`, `1,200 slices`."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def fraction_of(name: str) -> float | None:

@@ -9,7 +9,7 @@ from grn_monai.report.study.analysis import COLUMNS, OVERALL, Analysis, Family, 
 from grn_monai.report.study.cells import dice_entry, difference_entry, mark_best, p_text
 from grn_monai.report.study.entrants import Entrant, entrants_of, roles
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
-from grn_monai.report.study.plan import fraction_name, fraction_text
+from grn_monai.report.study.plan import counted, fraction_name, fraction_text
 from grn_monai.report.study.printed import printed
 
 __all__ = ["ablation_table", "control_tables", "dice_tables", "fraction_text", "labels_table", "layer_table"]
@@ -32,16 +32,20 @@ def family_note(family: Family, analysis: Analysis, reference: str) -> list[str]
     count = len(family.comparisons)
     if not count:
         return []
-    notes = [
-        f"* differs from {reference}: permutation test over {analysis.n_subjects} subjects, Holm over the {count} "
-        "comparisons of this table, p < 0.05; † differs by the papers’ paired t-test over slices, p < 0.05 uncorrected."
+    return [
+        f"* differs from {reference}: permutation test over {counted(analysis.n_subjects, 'subject')}, Holm over the "
+        f"{counted(count, 'comparison')} of this table, p < 0.05; † differs by the papers’ paired t-test over slices, "
+        "p < 0.05 uncorrected.",
+        *floor_note(analysis, family.smallest),
     ]
-    if family.smallest >= 0.05:
-        notes.append(
-            f"With {analysis.n_subjects} subjects no corrected p can be below {p_text(family.smallest)}, "
-            "so no * can be earned here."
-        )
-    return notes
+
+
+def floor_note(analysis: Analysis, smallest: float) -> list[str]:
+    """That so few subjects can earn no mark, where `smallest` is the least corrected p there can be."""
+    if smallest < 0.05:
+        return []
+    subjects = counted(analysis.n_subjects, "subject")
+    return [f"With {subjects} no corrected p can be below {p_text(smallest)}, so no * can be earned here."]
 
 
 PRINTED_NOTE = "“Printed”: what the papers print, of another cohort."
@@ -87,19 +91,21 @@ def layer_table(
     if target is not None and analysis.summary(target) is None:
         target = None
     family = analysis.family([(row, target) for row in rows_of] if target else [])
-    columns = list(COLUMNS)
-    rows = [[dice_entry(analysis, row, column, family) for column in COLUMNS] for row in rows_of]
+    columns = [OVERALL, *(column for column in COLUMNS if column != OVERALL)]  # what a narrow page shows first
+    rows = [[dice_entry(analysis, row, column, family) for column in columns] for row in rows_of]
     mark_best(rows, range(len(columns)))
-    heads, rows = _with_printed(columns, rows, [[look(row, column) for column in COLUMNS] for row in rows_of])
+    heads, rows = _with_printed(columns, rows, [[look(row, column) for column in columns] for row in rows_of])
     notes = [_DICE_NOTE, *([PRINTED_NOTE] if len(heads) > len(columns) else []), *notes]
     if target is not None and family.comparisons:
-        heads.append(f"Difference to {target.entrant.title}")
+        place_of = 1 + heads[1].startswith(OVERALL)
+        heads.insert(place_of, f"difference to {target.entrant.title}")
         for row, cells in zip(rows_of, rows, strict=True):
             if row == target:
-                cells.append(text_entry("reference"))
+                cells.insert(place_of, text_entry("reference"))
             else:
                 why = "no seed in common" if analysis.summary(row) else ""
-                cells.append(difference_entry(family.comparisons.get(row), family.corrected.get(row), why))
+                found = difference_entry(family.comparisons.get(row), family.corrected.get(row), why)
+                cells.insert(place_of, found)
         notes += family_note(family, analysis, target.entrant.title)
     elif reference is not None and target is None:
         notes.append(f"No tests: the reference, {reference.title}, has no scores here.")
@@ -176,7 +182,6 @@ def dice_tables(analysis: Analysis) -> list[StudyTable]:
             labels_table(analysis, grn, fractions, who.reference, "labels_grn", f"{title} (GRN Table 4)", look)
         )
     if any(e.method.group == "semi-supervised" for e in plus):
-        few = [f for f in fractions if f < 1] or list(fractions)
         name = f"{title}, semi-supervised methods (GRN+ Table 2)"
         look = Printed(
             (
@@ -185,7 +190,7 @@ def dice_tables(analysis: Analysis) -> list[StudyTable]:
                 "GRN Table 3",
             )
         )
-        tables.append(labels_table(analysis, plus, few, who.reference, "labels_semi", name, look))
+        tables.append(labels_table(analysis, plus, fractions, who.reference, "labels_semi", name, look))
     for fraction in fractions:
         if any(results.select(e.method.key, fraction) for e in networks if e.method.group == "network"):
             tables.append(
@@ -226,7 +231,7 @@ def ablation_table(test: Analysis, validation: Analysis) -> StudyTable | None:
 
 
 def control_tables(analysis: Analysis) -> list[StudyTable]:
-    """Is a gain of S(G(x)) just capacity? Single networks of its size, against it, at each fraction."""
+    """Is a gain of S(G(x)) just capacity? Networks of its size, and other controls, against it at each fraction."""
     results, who = analysis.results, roles(analysis.results)
     controls = entrants_of(results, ("control",))
     rows = entrants_of(results, ("supervised",))[:1]
@@ -239,8 +244,9 @@ def control_tables(analysis: Analysis) -> list[StudyTable]:
             fraction,
             who.proposed,
             f"controls_{fraction_name(fraction)}",
-            f"Networks of the capacity of S(G(·)) at {fraction_text(fraction)} of the labels",
+            f"Controls at {fraction_text(fraction)} of the labels",
             Printed(),
+            ["A gain over the U-Net alone may be one of capacity or of the loss; these rows have those too."],
             place="controls",
         )
         for fraction in results.fractions

@@ -10,7 +10,7 @@ from grn_monai.report.study.analysis import Analysis, Place
 from grn_monai.report.study.cells import p_text, percent
 from grn_monai.report.study.effects import effects
 from grn_monai.report.study.entrants import Entrant, entrants_of, roles
-from grn_monai.report.study.plan import fraction_text
+from grn_monai.report.study.plan import counted, fraction_text
 
 __all__ = ["Verdict", "verdicts"]
 
@@ -76,9 +76,10 @@ def _claims(analysis: Analysis) -> list[_Claim]:
             for fraction in dict.fromkeys((low, high)):
                 if results.select(entrant.method.key, fraction):
                     share = f"{fraction_text(fraction)} of the labels"
-                    text = f"{proposed.title} beats {entrant.title}, of like capacity, at {share}"
-                    found.append(_Claim(text, Place(proposed, fraction), Place(entrant, fraction), "capacity"))
-    return found
+                    text = f"{proposed.title} beats the control {entrant.title} at {share}"
+                    found.append(_Claim(text, Place(proposed, fraction), Place(entrant, fraction), "controls"))
+    order = (_MAIN, "comparators", "controls")
+    return sorted(found, key=lambda claim: order.index(claim.family))
 
 
 def _of(entrant: Entrant, reference: Entrant) -> str:
@@ -96,10 +97,13 @@ def _judge(claim: _Claim, comparison: Comparison, corrected: float, count: int) 
     subjects = comparison.difference.subject_ci
     text = f"{lead}: {size} percentage points of Dice"
     text += f" (95 % over subjects {percent(subjects, True)})" if subjects else " (one subject, so no interval)"
-    text += f", permutation test over {comparison.permutation.n} subjects p {_is(comparison.permutation.p)}, "
-    text += f"after Holm over {count} claim{'s' * (count > 1)} {p_text(corrected)}."
+    text += (
+        f", permutation test over {counted(comparison.permutation.n, 'subject')} p {_is(comparison.permutation.p)}, "
+    )
+    text += f"after Holm over {counted(count, 'claim')} {p_text(corrected)}."
     if not significant and comparison.permutation.smallest * count >= 0.05:
-        text += f" With {comparison.permutation.n} subjects and {count} claims no p can be small enough."
+        few = f"{counted(comparison.permutation.n, 'subject')} and {counted(count, 'claim')}"
+        text += f" With {few} no p can be small enough."
     slices = comparison.p_t is not None and comparison.p_t < 0.05
     if slices != significant:
         word = "significant" if slices else "not significant"
@@ -122,7 +126,7 @@ def verdicts(analysis: Analysis) -> list[Verdict]:
     """One verdict for each claim that the study can be asked about.
 
     Claims are corrected by Holm within three families: what GRN and GRN+ add, GRN+ against each semi-supervised
-    comparator, and GRN+ against each network of like capacity.
+    comparator, and GRN+ against each control.
 
     "Shown": the difference is positive and p of the permutation test over subjects, after Holm over its family, is
     below 0.05; "opposite": the same with a negative difference; "not shown": neither. "Not tested": scores are missing.

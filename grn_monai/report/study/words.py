@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from grn_monai.report.study.analysis import Analysis
 from grn_monai.report.study.cells import points
+from grn_monai.report.study.plan import counted
 
 __all__ = ["conventions"]
 
@@ -23,9 +24,9 @@ def conventions(analysis: Analysis) -> list[tuple[str, str]]:
         (
             "Unit",
             "The papers take the slice as unit: thousands of slices of a few subjects, as if independent. Slices of a "
-            f"subject are alike, so their intervals are too narrow and their p too small. Here are {n} subjects; what "
-            "is called “over subjects” takes the subject as unit and is the one to believe, though with few subjects "
-            "it says little.",
+            f"subject are alike, so their intervals are too narrow and their p too small. Scored here: "
+            f"{counted(n, 'subject')}. What is called “over subjects” takes the subject as unit and is the one to "
+            "believe, though with few subjects it says little.",
         ),
         (
             "Seeds",
@@ -44,7 +45,7 @@ def conventions(analysis: Analysis) -> list[tuple[str, str]]:
             "* permutation",
             "Two-sided paired permutation test over subjects: the sign of each subject’s mean difference is flipped, "
             + (f"all 2ⁿ = {2**n:,} ways" if exact else "20,000 random ways")
-            + f". With {n} subject{'s' * (n != 1)} no p is below {floor:.2g}.",
+            + f". With {counted(n, 'subject')} no p is below {floor:.2g}.",
         ),
         (
             "Holm",
