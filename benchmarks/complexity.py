@@ -18,12 +18,14 @@ from pathlib import Path
 import torch
 
 from benchmarks._common import finish, parser
+from grn_monai.errors import report_input_errors
 from grn_monai.report.study.complexity_cases import read_cases
 from grn_monai.report.study.complexity_measure import measure
 
 
 def main() -> None:
     """Run the benchmark."""
+    report_input_errors()
     p = parser(__doc__)
     p.add_argument("study", type=Path, help="STUDY.yaml, study.json, or a study's output folder")
     p.add_argument("--bundles", type=Path, help="folder of the bundles (default: as the study says)")
