@@ -102,6 +102,8 @@ def _run(options: argparse.Namespace) -> int:
     if status:
         print("stopped; the same command goes on", file=sys.stderr)
         return status
+    if not options.prepare and not options.train_only:
+        print(f"tables and figures: grn-monai report {plan.output}")
     return SOME_FAILED if failed else OK
 
 

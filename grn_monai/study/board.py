@@ -26,6 +26,19 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
+def _row_names(plan: Plan, runs: Sequence[Run]) -> list[str]:
+    return [m.key for m in plan.methods if any(run.method.key == m.key for run in runs)]
+
+
+def _fit(rows: list[list[str]], width: int, height: int) -> list[str]:
+    """Rows as lines with aligned columns, cut to a terminal's size."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
+    if len(lines) > height:
+        lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more methods"]
+    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+
+
 def grid(plan: Plan, runs: Sequence[Run], cells: dict[str, str], width: int, height: int) -> list[str]:
     """A table of runs, methods by fractions and seeds, cut to a terminal's size.
 
@@ -42,19 +55,33 @@ def grid(plan: Plan, runs: Sequence[Run], cells: dict[str, str], width: int, hei
         for seed in plan.seeds
         if any(run.fraction == fraction and run.seed == seed for run in runs)
     ]
-    methods = [m.key for m in plan.methods if any(run.method.key == m.key for run in runs)]
     rows = [["", *(fraction_name(f) for f, _ in columns)], ["seed", *(str(s) for _, s in columns)]]
     for i in range(len(columns), 1, -1):  # a fraction is named once
         if rows[0][i] == rows[0][i - 1]:
             rows[0][i] = ""
-    for key in methods:
+    for key in _row_names(plan, runs):
         names = [f"{key}/{fraction_name(f)}/seed_{s}" for f, s in columns]
         rows.append([key, *(cells.get(name, "·") if name in ids else "" for name in names)])
-    widths = [max(len(row[i]) for row in rows) for i in range(len(columns) + 1)]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows]
-    if len(lines) > height:
-        lines = [*lines[: height - 1], f"… {len(lines) - height + 1} more methods"]
-    return [line if len(line) <= width else line[: width - 1] + "…" for line in lines]
+    return _fit(rows, width, height)
+
+
+def narrow_grid(plan: Plan, runs: Sequence[Run], states: dict[str, str], width: int, height: int) -> list[str]:
+    """A table of methods by fractions, with how many seeds are done of how many, for grids wider than the terminal.
+
+    Args:
+        plan, runs, width, height: as in `grid`.
+        states: of each run, by id.
+    """
+    fractions = [f for f in plan.fractions if any(run.fraction == f for run in runs)]
+    rows = [["", *map(fraction_name, fractions)]]
+    for key in _row_names(plan, runs):
+        row = [key]
+        for fraction in fractions:
+            own = [states[run.id] for run in runs if (run.method.key, run.fraction) == (key, fraction)]
+            text = f"{sum(state in ('done', 'trained') for state in own)}/{len(own)}" if own else ""
+            row.append(text + " …" * ("running" in own) + " FAILED" * ("failed" in own))
+        rows.append(row)
+    return _fit(rows, width, height)
 
 
 class Board:
@@ -156,7 +183,11 @@ class Board:
         cells = {job.run.id: self._cell(job) for job in self.all}
         runs = [job.run for job in self.all]
         head = f"{duration(time.monotonic() - self._begun)}: {self.summary()}"[: size.columns - 1]
-        lines = ["", *grid(self.plan, runs, cells, size.columns - 1, size.lines - 4), head]
+        width, height = size.columns - 1, size.lines - 4
+        table = grid(self.plan, runs, cells, width, height)
+        if any(line.endswith("…") and len(line) == width for line in table):
+            table = narrow_grid(self.plan, runs, {job.run.id: job.state for job in self.all}, width, height)
+        lines = ["", *table, head]
         self._erase()
         self._write("".join(line + "\n" for line in lines))
         self._lines = len(lines)

@@ -68,8 +68,8 @@ class Job:
         try:
             if not self._lock.acquire():
                 return False
-        except OSError as error:
-            self._end("failed", f"{self.folder} cannot be written to ({error.strerror})")
+        except InputError as error:
+            self._end("failed", str(error))
             return True
         self.begun, self._started, self.state = time.monotonic(), now(), "running"
         self._next()
@@ -129,7 +129,8 @@ class Job:
             self._end("failed", str(error))
 
     def _write(self, state_now: str, error: str | None = None) -> None:
-        spent = state.seconds(self.plan, self.run)
+        # The records do not count the start of processes, nor what failed.
+        spent = max(state.seconds(self.plan, self.run), time.monotonic() - self.begun if self.worked else 0.0)
         write_status(self.folder, state_now, self.stage, error, self._started or now(), spent, self.digest)
 
     def _end(self, state_now: str, error: str = "") -> None:

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from grn_monai.errors import InputError
 from grn_monai.files import write_whole
 
 __all__ = ["STATES", "Lock", "now", "read_json", "read_status", "write_status"]
@@ -78,14 +79,24 @@ class Lock:
         self.fd = -1
 
     def acquire(self) -> bool:
-        """Take the lock if nobody has it."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        fd = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
+        """Take the lock if nobody has it.
+
+        Raises:
+            InputError: the folder cannot be written to, or its file system has no locks.
+        """
+        fd = -1
         try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            fd = os.open(self.file, os.O_RDWR | os.O_CREAT, 0o644)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            os.close(fd)
-            return False
+        except OSError as error:
+            if fd >= 0:
+                os.close(fd)
+            if isinstance(error, BlockingIOError):
+                return False
+            found = f"a place where no file can be locked ({error.strerror})"
+            mend = "Give the study another `output` (a network drive may have to be mounted with locks)."
+            raise InputError(self.file.parent, found, "a folder you may write to, with locks", mend) from error
         self.fd = fd
         return True
 

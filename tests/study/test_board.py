@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from grn_monai.cli import main
-from grn_monai.study.board import Board, duration, grid
+from grn_monai.study.board import Board, duration, grid, narrow_grid
 from grn_monai.study.job import Job
 from grn_monai.study.status import LOCK_FILE, Lock, write_status
 from tests.study.conftest import Make, write_evaluation, write_run
@@ -41,6 +41,13 @@ def test_the_table_fits_the_terminal(make: Make) -> None:
     assert len(lines) == 5
     assert all(len(line) <= 12 for line in lines)
     assert lines[-1].startswith("… 7 more")
+
+
+def test_a_grid_wider_than_the_terminal_counts_seeds(make: Make) -> None:
+    plan = make(methods={"a": {"bundle": "plain"}, "b": {"bundle": "grn", "fractions": [1.0]}})
+    states = dict.fromkeys((run.id for run in plan.runs), "waiting")
+    states |= {"a/5pct/seed_0": "done", "a/5pct/seed_1": "running", "b/100pct/seed_0": "failed"}
+    assert narrow_grid(plan, plan.runs, states, 80, 10) == ["   5pct   100pct", "a  1/2 …  0/2", "b         0/2 FAILED"]
 
 
 class Terminal(io.StringIO):

@@ -185,6 +185,16 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     second.release()
 
 
+def test_a_place_without_locks_fails_and_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make(methods={"a": {"bundle": "plain"}}, seeds=[0])
+    folder = plan.folder(plan.runs[0])
+    folder.parent.mkdir(parents=True)
+    folder.write_text("a file")
+    _, board = go(plan, monkeypatch)
+    assert [job.state for job in board.all] == ["failed", "done"]
+    assert "a place where no file can be locked" in board.all[0].error
+
+
 def test_methods_without_their_packages_are_skipped(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make(methods={"a": {"bundle": "plain", "needs": ["no_such_package"]}, "b": {"bundle": "grn"}}, seeds=[0])
     _, board = go(plan, monkeypatch)
