@@ -38,10 +38,18 @@ def snakemake(plan: Plan, behave: dict[str, Any], *arguments: str) -> subprocess
     parts = {"root": ROOT, "out": plan.output, "python": sys.executable, "behave": folder / "behave.json"}
     command.write_text(COMMAND.format(**parts))
     command.chmod(0o755)
-    line = [str(SNAKEMAKE), "-s", str(ROOT / "studies" / "Snakefile"), "--cores", "2", "--keep-going", *arguments]
+    how = arguments if "--profile" in arguments else ("--cores", "2", "--keep-going", *arguments)
+    line = [str(SNAKEMAKE), "-s", str(ROOT / "studies" / "Snakefile"), *how]
     line += ["--config", f"study={plan.file}", f"grn_monai={command}", "threads=1"]
+    path = f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
     return subprocess.Popen(
-        line, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+        line,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -89,6 +97,30 @@ def test_a_kill_loses_nothing(make: Make) -> None:
     assert states(plan) == ["done", "done"]
     lines = (folder / "train.log").read_text().splitlines()
     assert [line for line in lines if line.startswith("epoch")] == ["epoch 1", "epoch 2", "epoch 3"]
+
+
+@pytest.mark.slow
+def test_the_slurm_profile_asks_for_what_it_says(make: Make, tmp_path: Path) -> None:
+    python = Path(str(SNAKEMAKE)).with_name("python")
+    if subprocess.run([python, "-c", "import snakemake_executor_plugin_slurm"], capture_output=True).returncode:
+        pytest.skip("snakemake-executor-plugin-slurm is not installed")
+    # In the place of a cluster: a command that takes the call down and refuses it.
+    for name in ("sbatch", "sacct", "scontrol", "sinfo", "squeue", "scancel", "sacctmgr", "sshare"):
+        command = tmp_path / "bin" / name
+        command.parent.mkdir(exist_ok=True)
+        command.write_text(
+            f'#!/bin/sh\necho "$@" >> {tmp_path / "calls"}; exit 1\n' if name == "sbatch" else "#!/bin/sh\n"
+        )
+        command.chmod(0o755)
+    plan = make(seeds=[0])
+    profile = ROOT / "studies" / "profiles" / "slurm"
+    out, _ = snakemake(plan, {}, "--profile", str(profile), "--retries", "0").communicate(timeout=300)
+    calls = (tmp_path / "calls").read_text().splitlines()
+    assert len(calls) == len(plan.runs), out
+    for run in plan.runs:
+        call = next(call for call in calls if f"run:run={run.id}" in call)
+        assert all(f" {option} " in call for option in ("-t 480", "--mem 16000", "--cpus-per-task=4", "--gpus=1"))
+    assert (plan.output / "study.json").is_file()  # prepared here, not by a job
 
 
 def test_a_bad_plan_is_one_clear_line(make: Make, tmp_path: Path) -> None:
