@@ -58,11 +58,6 @@ def _plain(value: Any) -> bool:
     return not any(isinstance(leaf, str) and leaf[:1] in ("@", "$", "%") for leaf in _leaves(value))
 
 
-def _verbatim(value: Any) -> bool:
-    """Whether a record holds a value as its config has it; macros and relative references it has replaced."""
-    return not any(isinstance(leaf, str) and (leaf[:1] == "%" or "@#" in leaf) for leaf in _leaves(value))
-
-
 def _equal(a: Any, b: Any) -> bool:
     """Equal as `monai.bundle` takes them: a switch may be a text, a number too, `@a#b` is recorded as `@a::b`."""
     if isinstance(a, bool) or isinstance(b, bool):
@@ -83,7 +78,10 @@ def _at(config: Any, key: str) -> Any:
 
 
 def _settings(run: Run) -> dict[str, Any]:
-    """What makes the run what it is, by id: its options, the plain values of train.yaml, and those of its overlays."""
+    """What makes the run what it is, by id: its options, and the plain values of train.yaml and its overlays.
+
+    Expressions are left out: they may be written anew without another result.
+    """
     bundle = run.method.bundle
     base, overlaid = bundle.values(["train"]), bundle.values(run.method.overlays)
     base["train#trainer#_target_"] = _at(base, "train#trainer#_target_")
@@ -96,7 +94,7 @@ def _settings(run: Run) -> dict[str, Any]:
             # What is changed here, wholly or in a part, is no longer as the file before had it.
             for old in [k for k in result if f"{k}#".startswith(f"{bare}#") or bare.startswith(f"{k}#")]:
                 del result[old]
-            if key[0] not in "+~_" and (_plain(value) if values is base else _verbatim(value)):
+            if key[0] not in "+~_" and (values is options or _plain(value)):
                 result[bare] = value
     return {k: v for k, v in result.items() if k not in NEUTRAL}
 

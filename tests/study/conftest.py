@@ -43,7 +43,8 @@ def bundles(tmp_path: Path) -> Path:
     configs: dict[str, dict[str, str]] = {
         "plain": {
             "network_big": '"network_def#channels": [16, 32]\nbig: 1\n',
-            "augment": 'augment_prob: 0.5\n"train#extra": [1, 2]\n"+imports": [$import os]\n',
+            "augment": 'augment_prob: 0.5\n"train#extra": [1, 2]\n"train#more": [$@train#extra]\n'
+            '"+imports": [$import os]\n',
         },
         "grn": {"no_sge": "sge: false\n"},
     }
