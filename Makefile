@@ -6,9 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 VENV_LABEL := .venv-label
 STAMP_LABEL := $(VENV_LABEL)/.setup-done
+VENV_DEEPLAB := .venv-deeplab
+STAMP_DEEPLAB := $(VENV_DEEPLAB)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-label demo label test test-label test-slow lint format bench clean
+.PHONY: help setup setup-label setup-deeplab demo label test test-label test-deeplab test-slow lint format bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -31,6 +33,19 @@ $(STAMP_LABEL): requirements-label.txt requirements-label-nodeps.txt setup.cfg p
 	$(VENV_LABEL)/bin/python -m grn_monai.monailabel.pydicom_names
 	@touch $@
 
+# DeepLab needs packages that ask for torchvision, which has no CPU build beside this torch, so it stays apart. This
+# environment sees the packages of .venv: torch is not installed twice.
+setup-deeplab: $(STAMP_DEEPLAB) ## create .venv-deeplab, for DeepLabV3 and DeepLabV3+
+
+$(STAMP_DEEPLAB): $(STAMP) requirements-deeplab.txt requirements-deeplab-nodeps.txt
+	@test -x $(VENV_DEEPLAB)/bin/python || $(PYTHON) -m venv $(VENV_DEEPLAB)
+	@site=$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	own=$$($(VENV_DEEPLAB)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'); \
+	echo "import site; site.addsitedir('$$site')" > $$own/project.pth
+	$(VENV_DEEPLAB)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-deeplab-nodeps.txt
+	$(VENV_DEEPLAB)/bin/python -m pip install -q --disable-pip-version-check -r requirements-deeplab.txt
+	@touch $@
+
 # One thread per worker: two workers with two threads each would wait for each other on two cores.
 test: export OMP_NUM_THREADS = 1
 test: setup ## run the default tests
@@ -40,6 +55,9 @@ test: setup ## run the default tests
 test-label: export OMP_NUM_THREADS = 1
 test-label: setup-label ## run the tests that need MONAI Label, on real servers (Orthanc too, where it is installed)
 	$(VENV_LABEL)/bin/python -m pytest -n 2 --dist loadfile tests/monailabel
+
+test-deeplab: setup-deeplab ## run the tests that need DeepLab
+	$(VENV_DEEPLAB)/bin/python -m pytest tests/networks/test_comparators.py tests/bundles/test_networks.py -k deeplab
 
 test-slow: setup ## run the slow tests too
 	$(BIN)/python -m pytest -m "not gpu"
@@ -84,5 +102,5 @@ bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)
 	$(BIN)/python -m benchmarks.inference --compile --out benchmarks/results/inference.json
 	$(BIN)/python -m benchmarks.readme
 
-clean: ## remove .venv, .venv-label and caches (runs/ stays)
-	rm -rf $(VENV) $(VENV_LABEL) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
+clean: ## remove the environments and caches (runs/ stays)
+	rm -rf $(VENV) $(VENV_LABEL) $(VENV_DEEPLAB) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
