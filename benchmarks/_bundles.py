@@ -11,18 +11,20 @@ from monai.bundle import ConfigParser
 from grn_monai.files import write_whole
 
 ROOT = Path(__file__).parents[1]
-BUNDLES = {
+BUNDLES: dict[str, str | None] = {
     "us_layers_supervised": "unet",
     "us_layers_grn_plus": "grn_plus_joint",
     "us_layers_grn_sel": "grn_sel_alternate",
     "us_layers_grn_ssl": "grn_ssl_alternate",
+    "us_layers_semi": None,
 }
-"""Each bundle, and the method of the study that is its default."""
+"""Each bundle, and the method of `benchmarks.methods` that is its default; None: it has none there."""
 WIDTHS = (12, 20, 64)
 SOURCE = (
     "Measured by `python -m benchmarks.methods`, with weights that are not in the bundle. `eval_metrics` in\n"
     "`metadata.json` holds the default's means of this table."
 )
+STUDY = "Compared with each other and with the other bundles by `grn-monai study`: docs/study.md of the project."
 
 
 def eval_metrics(bundle: str, methods: dict[str, Any]) -> dict[str, float]:
@@ -38,7 +40,7 @@ def eval_metrics(bundle: str, methods: dict[str, Any]) -> dict[str, float]:
 
 def of_bundle(bundle: str, methods: dict[str, Any]) -> dict[str, Any]:
     """The study's result with the bundle's own methods and the U-Net alone."""
-    start = BUNDLES[bundle].rsplit("_", 1)[0]
+    start = str(BUNDLES[bundle]).rsplit("_", 1)[0]
     summary = {k: v for k, v in methods["summary"].items() if k.startswith(("unet/", f"{start}_"))}
     return {**methods, "summary": summary}
 
@@ -47,7 +49,7 @@ def parameters_table(bundle: str) -> str:
     """Parameters of each network, counted, by the width of G."""
     config = ROOT / "bundles" / bundle / "configs" / "train.yaml"
     counts: dict[str, list[str]] = {}
-    widths = WIDTHS if BUNDLES[bundle] != "unet" else WIDTHS[:1]
+    widths = WIDTHS if "grn" in bundle else WIDTHS[:1]
     for width in widths:
         parser = ConfigParser()
         parser.read_config(str(config))
@@ -67,15 +69,18 @@ def parameters_table(bundle: str) -> str:
 
 def cost(bundle: str, training: dict[str, Any], inference: dict[str, Any]) -> str:
     """Sentences on time and memory; what was not measured for a bundle is left out."""
+    method = BUNDLES[bundle] or "unet"
     step = {"unet": "unet", "grn_plus_joint": "grn_plus_20_bf16", "grn_sel_alternate": "grn_sel_20_bf16_alternate",
-            "grn_ssl_alternate": "grn_ssl_20_bf16_alternate"}[BUNDLES[bundle]]  # fmt: skip
+            "grn_ssl_alternate": "grn_ssl_20_bf16_alternate"}[method]  # fmt: skip
     kind = "float32" if step == "unet" else "bfloat16"
     ratio = "" if step == "unet" else f", {training['ratio_to_unet'][step]:.1f} times the U-Net's in float32"
     text = (
         f"A training step on {training['batch']} images at {training['size']} × {training['size']} takes "
         f"{training['seconds'][step]:.2f} s in {kind} on {training['threads']} CPU threads{ratio}."
     )
-    if step != "unet":
+    if BUNDLES[bundle] is None:
+        text += " That is the supervised step; the unlabelled images and the passes of the method come on top of it."
+    elif step != "unet":
         x, y, z = inference["shape"]
         text += (
             f" One scan of {x} × {y} × {z} voxels takes {inference['seconds']['quality_20']:.1f} s from file to label "
@@ -95,12 +100,13 @@ def tables(bundle: str, results: Path) -> dict[str, str]:
         json.loads((results / f"{name}.json").read_text()) for name in ("methods", "training_step", "inference")
     )
     more = {}
+    measured = f"{methods_table(of_bundle(bundle, methods))}\n\n{SOURCE}" if BUNDLES[bundle] else STUDY
     if BUNDLES[bundle] == "unet":
         more["networks"] = networks.table(json.loads((results / "networks.json").read_text()))
     return {
         **more,
         "parameters": parameters_table(bundle),
-        "performance": f"{methods_table(of_bundle(bundle, methods))}\n\n{SOURCE}",
+        "performance": measured,
         "cost": cost(bundle, training, inference),
     }
 

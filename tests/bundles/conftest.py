@@ -21,6 +21,7 @@ EXTRA: dict[str, dict[str, Any]] = {
     "us_layers_grn_plus": GRN,
     "us_layers_grn_sel": ADVERSARIAL,
     "us_layers_grn_ssl": {**ADVERSARIAL, "fraction": 0.5},
+    "us_layers_semi": {"fraction": 0.5},
     "us_layers_supervised": {},
 }
 """What each bundle needs beside ``SMALL`` to be small."""

@@ -21,6 +21,8 @@ METHOD = {
 }  # fmt: skip
 # GRN-SSL reads two streams.
 STREAMS = {"train#dataset#_target_", "train#dataloader"}
+# The semi-supervised comparators have a loss of their own for labelled images, and name what the optimizer steps.
+SEMI = {"train#trainer#_target_", "train#trainer#loss_function", "train#handlers#8#identity", "optimizer#params"}
 # The baseline has one network and one optimizer, and knows neither S(G(x)) nor its best model.
 SUPERVISED = {
     "network_def", "optimizer#params", "ckpt_path", "eval_dir", "imports", "train#trainer#network", "handlers",
@@ -71,6 +73,16 @@ def test_ids_of_the_baseline(bundle: str, config: str) -> None:
     assert differences("us_layers_supervised", bundle, config, allowed) == {}
 
 
+@pytest.mark.parametrize("config", [*CONFIGS, "augment"])
+def test_ids_of_the_comparators(config: str) -> None:
+    allowed = SEMI | STREAMS | {"imports", "initialize", "train#preprocessing"}
+    assert differences("us_layers_supervised", "us_layers_semi", config, allowed) == {}
+    if config != "augment":
+        # In float32 as the U-Net, of whose step bfloat16 saves little.
+        allowed = SEMI | METHOD | SUPERVISED | {"amp"}
+        assert differences("us_layers_grn_ssl", "us_layers_semi", config, allowed) == {}
+
+
 def test_a_changed_default_would_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
     before = ids
 
@@ -104,4 +116,6 @@ def test_a_checkpoint_knows_every_option_that_changes_the_training(bundle: str) 
     # Where and how fast, not what: these may change. The length of a run is the resumed run's to choose.
     free = {"epochs", "val_interval", "patience", "stop_metric", "num_workers", "amp_kwargs", "compile", "resume"}
     identity = next(h["identity"] for h in train["train"]["handlers"] if "identity" in h)
+    if bundle == "us_layers_semi":  # except where the ramp spans it
+        free -= {"epochs"}
     assert set(options) - free == set(identity) - {"data"}

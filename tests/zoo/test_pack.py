@@ -47,7 +47,7 @@ def test_the_zip_of_every_bundle_is_a_bundle_of_the_zoo(
     assert block.partition("<!-- /performance -->")[0] == "\nNot measured for these weights.\n"
     for name, kind in (("train", "train"), ("inference", "infer")):
         options = {"bundle_root": str(folder), "dataset_dir": str(cohort), "output_dir": str(tmp_path / "run")}
-        options |= {"fraction": 0.5} if bundle == "us_layers_grn_ssl" and name == "train" else {}
+        options |= {"fraction": 0.5} if bundle in ("us_layers_grn_ssl", "us_layers_semi") and name == "train" else {}
         flow = create_workflow(config_file=str(folder / "configs" / f"{name}.yaml"), workflow_type=kind, **options)
         assert flow.check_properties() == []
         assert flow.parser.get("slice_size") == [32, 32]
