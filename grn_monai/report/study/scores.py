@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +18,7 @@ __all__ = ["Evaluation", "ScanScores", "SliceRows", "read_evaluation"]
 
 Scores = npt.NDArray[np.float32]
 
-_KEYS = 4  # subject, scan, plane, index
+_NUMBERS = len(LAYER_KEYS) + 1  # the layers and their mean, after subject, scan, plane and index
 _THICKNESS = ("thickness_error_mm", "mean_thickness_error_mm", "truth_thickness_mm")
 
 
@@ -76,27 +75,27 @@ class Evaluation:
     volumes: dict[str, ScanScores]
 
 
-def _slice_lines(file: Path) -> Iterator[list[str]]:
-    with open(file, newline="", encoding="utf-8") as stream:
-        lines = csv.reader(stream)
-        head = next(lines, [])
-        if tuple(head[: _KEYS + len(LAYER_KEYS)]) != SLICE_COLUMNS[: _KEYS + len(LAYER_KEYS)]:
-            msg = f"{file.name} has the columns {', '.join(head) or 'none'}, expected {', '.join(SLICE_COLUMNS)}"
-            raise ValueError(msg)
-        yield from lines
-
-
 def _read_slices(file: Path, known: dict[str, SliceRows]) -> tuple[Scores, SliceRows]:
-    lines = list(_slice_lines(file))
+    """Dice and rows. A large study has ten million lines, so each is cut in two and the numbers parsed as one block."""
+    head, *lines = file.read_text(encoding="utf-8").splitlines() or [""]
+    if tuple(head.split(",")) != SLICE_COLUMNS:
+        msg = f"{file.name} has the columns {head or 'none'}, expected {','.join(SLICE_COLUMNS)}"
+        raise ValueError(msg)
     if not lines:
         msg = f"{file.name} has no rows"
         raise ValueError(msg)
-    keys = [tuple(line[:_KEYS]) for line in lines]
-    digest = hashlib.sha256(repr(keys).encode()).hexdigest()
+    # From the right: a quoted name may hold commas, numbers do not.
+    cut = [line.rsplit(",", _NUMBERS) for line in lines]
+    if any(len(parts) != _NUMBERS + 1 for parts in cut):
+        msg = f"{file.name} has a line of fewer than {len(SLICE_COLUMNS)} cells"
+        raise ValueError(msg)
+    names = [parts[0] for parts in cut]
+    digest = hashlib.sha256("\n".join(names).encode()).hexdigest()
     if digest not in known:
-        subjects, scans, planes, indices = zip(*keys, strict=True)
+        subjects, scans, planes, indices = zip(*csv.reader(names), strict=True)
         known[digest] = SliceRows(subjects, scans, planes, tuple(map(int, indices)), digest)
-    dice = np.array([line[_KEYS : _KEYS + len(LAYER_KEYS)] for line in lines]).astype(np.float32)
+    numbers = np.loadtxt([",".join(parts[1:]) for parts in cut], dtype=np.float32, delimiter=",", ndmin=2)
+    dice = np.ascontiguousarray(numbers[:, : len(LAYER_KEYS)])
     if not ((dice >= 0) & (dice <= 1)).all():
         msg = f"{file.name} holds Dice values that are no fractions between 0 and 1"
         raise ValueError(msg)

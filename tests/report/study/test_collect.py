@@ -109,6 +109,23 @@ def test_a_broken_table_is_a_fault_of_its_run(tmp_path: Path, text: str) -> None
     assert "slices.csv" in run.reason
 
 
+def test_names_with_commas_and_quotes(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05], subjects=['a, "b"', "c", "d"])
+    rows = load_study(study).rows["test"]
+    assert set(rows.subjects) == {'a, "b"', "c", "d"}
+    assert rows.indices[:2] == (0, 1)
+
+
+@pytest.mark.parametrize("cell", ["", "x", "nan"])
+def test_a_slice_without_a_score_is_a_fault(tmp_path: Path, cell: str) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    file = study / "runs/unet/5pct/seed_0/evaluation/test_raw/slices.csv"
+    file.write_text(file.read_text().replace(",0.5,", f",{cell},", 1))
+    (run,) = load_study(study).select("unet")
+    assert run.state == "partial"
+    assert "test_raw is left out" in run.reason
+
+
 def test_dice_out_of_range_is_a_fault(tmp_path: Path) -> None:
     study = write_study(tmp_path / "s", METHODS, scores(50.0), fractions=[0.05])
     (run,) = load_study(study).select("unet")
