@@ -26,6 +26,10 @@ class DiscriminatorTrainer(SemiSupervisedTrainer):
     in evaluation mode, without its gradient, D in training mode, ``CE(D(map, image), the half it is of)``. The halves
     may differ in size. A subclass says what the map is.
 
+    D sees the image as well as the map, as in both methods. Where few subjects are labelled it can learn to know their
+    images and disregard the map; its gradient then says nothing of the map's quality. A low ``discriminator_loss``
+    beside an ``unsupervised_loss`` far above ln 2 is the sign of it, and a smaller ``max_weight`` the mend.
+
     The output also holds the scalar ``discriminator_loss``. D steps on float32 losses with a scaler of its own.
 
     Args:
