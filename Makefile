@@ -8,9 +8,11 @@ VENV_LABEL := .venv-label
 STAMP_LABEL := $(VENV_LABEL)/.setup-done
 VENV_DEEPLAB := .venv-deeplab
 STAMP_DEEPLAB := $(VENV_DEEPLAB)/.setup-done
+VENV_NNUNET := .venv-nnunet
+STAMP_NNUNET := $(VENV_NNUNET)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-label setup-deeplab demo label test test-label test-deeplab test-slow lint format bench clean
+.PHONY: help setup setup-label setup-deeplab setup-nnunet demo label test test-label test-deeplab test-slow lint format bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -44,6 +46,14 @@ $(STAMP_DEEPLAB): $(STAMP) requirements-deeplab.txt requirements-deeplab-nodeps.
 	echo "import site; site.addsitedir('$$site')" > $$own/project.pth
 	$(VENV_DEEPLAB)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-deeplab-nodeps.txt
 	$(VENV_DEEPLAB)/bin/python -m pip install -q --disable-pip-version-check -r requirements-deeplab.txt
+	@touch $@
+
+setup-nnunet: $(STAMP_NNUNET) ## create .venv-nnunet, the environment of nnU-Net (docs/nnunet.md)
+
+$(STAMP_NNUNET): requirements-nnunet.txt requirements-nnunet-nodeps.txt
+	@test -x $(VENV_NNUNET)/bin/python || $(PYTHON) -m venv $(VENV_NNUNET)
+	$(VENV_NNUNET)/bin/python -m pip install -q --disable-pip-version-check -r requirements-nnunet.txt
+	$(VENV_NNUNET)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-nnunet-nodeps.txt
 	@touch $@
 
 # One thread per worker: two workers with two threads each would wait for each other on two cores.
@@ -103,4 +113,4 @@ bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)
 	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove the environments and caches (runs/ stays)
-	rm -rf $(VENV) $(VENV_LABEL) $(VENV_DEEPLAB) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
+	rm -rf $(VENV) $(VENV_LABEL) $(VENV_DEEPLAB) $(VENV_NNUNET) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
