@@ -29,8 +29,8 @@ def make_cohort(plan: Plan, threads: int, stopped: Callable[[], bool], say: Call
     if plan.simulate is None:
         return
     command = simulation_command(plan)
-    there = (plan.cohort / "dataset.json").is_file()
-    if there and not (command.folder / "data_prep").is_dir():
+    file = plan.cohort / "dataset.json"
+    if file.is_file() and not (command.folder / "data_prep").is_dir():
         return  # bundles without their repository: the cohort was brought along
     lock = Lock(plan.cohort.with_name(f".{plan.cohort.name}.lock"))
     told = False
@@ -42,7 +42,7 @@ def make_cohort(plan: Plan, threads: int, stopped: Callable[[], bool], say: Call
             told = True
         time.sleep(0.5)
     try:
-        if not there:
+        if not file.is_file():
             say(f"simulating the cohort {plan.cohort}")
         log = plan.output / "cohort.log"
         child = Child(command, log, threads, (lock.fd,))
