@@ -10,9 +10,11 @@ VENV_DEEPLAB := .venv-deeplab
 STAMP_DEEPLAB := $(VENV_DEEPLAB)/.setup-done
 VENV_NNUNET := .venv-nnunet
 STAMP_NNUNET := $(VENV_NNUNET)/.setup-done
+VENV_SNAKEMAKE := .venv-snakemake
+STAMP_SNAKEMAKE := $(VENV_SNAKEMAKE)/.setup-done
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-label setup-deeplab setup-nnunet demo label test test-label test-deeplab test-slow lint format bench clean
+.PHONY: help setup setup-label setup-deeplab setup-nnunet setup-snakemake demo label test test-label test-deeplab test-slow lint format bench clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
@@ -54,6 +56,13 @@ $(STAMP_NNUNET): requirements-nnunet.txt requirements-nnunet-nodeps.txt
 	@test -x $(VENV_NNUNET)/bin/python || $(PYTHON) -m venv $(VENV_NNUNET)
 	$(VENV_NNUNET)/bin/python -m pip install -q --disable-pip-version-check -r requirements-nnunet.txt
 	$(VENV_NNUNET)/bin/python -m pip install -q --disable-pip-version-check --no-deps -r requirements-nnunet-nodeps.txt
+	@touch $@
+
+setup-snakemake: $(STAMP_SNAKEMAKE) ## create .venv-snakemake, which runs studies on clusters (docs/study.md)
+
+$(STAMP_SNAKEMAKE): requirements-snakemake.txt
+	@test -x $(VENV_SNAKEMAKE)/bin/python || $(PYTHON) -m venv $(VENV_SNAKEMAKE)
+	$(VENV_SNAKEMAKE)/bin/python -m pip install -q --disable-pip-version-check -r requirements-snakemake.txt
 	@touch $@
 
 # One thread per worker: two workers with two threads each would wait for each other on two cores.
@@ -113,4 +122,4 @@ bench: setup ## measure speed (JSON in benchmarks/results, tables in README.md)
 	$(BIN)/python -m benchmarks.readme
 
 clean: ## remove the environments and caches (runs/ stays)
-	rm -rf $(VENV) $(VENV_LABEL) $(VENV_DEEPLAB) $(VENV_NNUNET) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
+	rm -rf $(VENV) $(VENV_LABEL) $(VENV_DEEPLAB) $(VENV_NNUNET) $(VENV_SNAKEMAKE) .mypy_cache .ruff_cache .pytest_cache *.egg-info build
