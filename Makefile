@@ -17,7 +17,7 @@ STAMP_SNAKEMAKE := $(VENV_SNAKEMAKE)/.setup-done
 .PHONY: help setup setup-label setup-deeplab setup-nnunet setup-snakemake demo label test test-label test-deeplab test-slow lint format bench clean
 
 help: ## show this list
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 setup: $(STAMP) ## create .venv with the pinned packages (fast when nothing changed)
 
