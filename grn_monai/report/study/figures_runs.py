@@ -21,6 +21,7 @@ from grn_monai.report.study.figures_base import (
     looks,
     panel_legend,
     panels,
+    reference,
     save_png,
     shared_legend,
     slice_means,
@@ -42,6 +43,7 @@ _COLUMNS = {"raw": "val_dice_loss", "sge": "val_dice_loss_sge"}
 def training_figures(results: StudyResults, folder: Path) -> list[Drawn]:
     """Validation Dice loss over the iterations, a line a seed and mode, at the smallest and largest share of labels."""
     look, drawn = looks(results), []
+    first = reference(variants(results))
     for fraction in ends(results.fractions):
         split = {}
         for family, members in families(v for v in variants(results) if v.group != "ablation").items():
@@ -55,6 +57,8 @@ def training_figures(results: StudyResults, folder: Path) -> list[Drawn]:
                 split[family] = lines
         if not split:
             continue
+        own = {family: lines for family, lines in split.items() if {v for v, _, _ in lines} != {first}}
+        split = own or dict(list(split.items())[:1])  # the reference alone is one panel, not one in each family
         beside = 1 if len(split) > 2 else 2
         longest = max(-(-len({v for v, _, _ in lines}) // beside) for lines in split.values())
         figure, row, legends = panels(len(split), 2.9, longest, WIDTH if len(split) > 1 else 5.0)
@@ -77,7 +81,7 @@ def training_figures(results: StudyResults, folder: Path) -> list[Drawn]:
         kind = "Simulated data." if results.plan.simulated else ""
         seeds = len({run.seed for run in results.runs if run.fraction == fraction and run.history})
         caption = (
-            f"{title}: 1 − Dice of validation slices, background included, as the training's own loss. A line is one "
+            f"{title}: 1 − soft Dice of validation slices, background included. A line is one "
             f"seed (up to {seeds} a method) in one mode of prediction, marked at its end; a joint method's S(x) is "
             f"dashed, its S(G(x)) solid. No intervals. {kind}".rstrip()
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -163,7 +164,7 @@ def _rows(axes: Axes, shown: Sequence[Variant]) -> npt.NDArray[np.float64]:
     """Place a row for each variant from the top down, with a gap where the group changes; the rows' heights."""
     gaps = np.cumsum([0.0] + [0.45 * (a.group != b.group) for a, b in pairwise(shown)])
     places: npt.NDArray[np.float64] = -(np.arange(len(shown)) + gaps)
-    axes.set_yticks(places, [v.title for v in shown])
+    axes.set_yticks(places, [fill(v.title, 30) for v in shown])
     axes.set_ylim(places[-1] - 0.7, 0.7)
     axes.tick_params(axis="y", length=0)
     return places
@@ -178,7 +179,7 @@ def layer_figures(results: StudyResults, folder: Path, section: str) -> list[Dra
         shown = having(results, fraction, section)
         if not shown:
             continue
-        figure, grid = subplots(1, 7, WIDTH, 1.15 + 0.2 * len(shown))
+        figure, grid = subplots(1, 7, WIDTH, 1.15 + 0.22 * len(shown))
         for layer, axes in zip((None, *range(6)), grid[0], strict=True):
             places = _rows(axes, shown)
             for place, variant in zip(places, shown, strict=True):

@@ -209,6 +209,18 @@ def test_training_curves_have_a_line_for_each_seed(
     assert (list(line.get_xdata()), list(line.get_ydata())) == ([96], [0.45])  # the first epoch has no validation
 
 
+def test_the_reference_alone_has_no_panel_beside_others(
+    results: StudyResults, drawn: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for run in results.runs:
+        if run.method in ("vnet", "teacher", "uamt"):
+            monkeypatch.setitem(run.__dict__, "history", {})
+    figures_runs.training_figures(results, tmp_path)
+    assert {axes.get_title() for axes in drawn["training_100pct"].axes} == {""}
+    legend = drawn["training_100pct"].axes[-1].get_legend()
+    assert [text.get_text() for text in legend.get_texts()][:2] == ["U-Net", "GRN-SEL"]
+
+
 def test_looks_tell_all_variants_apart(results: StudyResults) -> None:
     looks = base.looks(results)
     assert len(looks) == 9
@@ -231,10 +243,11 @@ def test_many_shares_have_bands_and_few_figures(tmp_path: Path, drawn: dict[str,
     fractions = (0.05, 0.1, 0.3, 1.0)
     every = {("unet", f, 0, "test_raw"): scores("unet", f, 0, "raw") for f in fractions}
     place = write_study(tmp_path / "study", {"unet": METHODS["unet"]}, every, fractions, simulated=None)
-    found = study_figures(load_study(place), tmp_path / "figures")
-    assert {"slices_5pct_test", "slices_100pct_test"} <= set(drawn)
-    assert "slices_10pct_test" not in drawn
-    assert "effects_test" not in drawn
+    results = load_study(place)
+    found = figures_scores.curve_figures(results, tmp_path, "test")
+    found += figures_scores.spread_figures(results, tmp_path, "test")
+    assert {name for name in drawn if name.startswith("slices")} == {"slices_5pct_test", "slices_100pct_test"}
+    assert figures_effects.effect_figures(results, tmp_path, "test") == []
     axes = drawn["dice_over_labels_test"].axes[0]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["5", "10", "30", "100"]
     assert [type(part).__name__ for part in axes.collections] == ["FillBetweenPolyCollection"]
