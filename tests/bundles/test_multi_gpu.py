@@ -40,7 +40,7 @@ def test_two_processes_train_and_only_the_first_writes(bundle: str, update: str,
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    images = 36 if "ssl" in bundle else 72  # one of two subjects labelled, or both
+    images = 36 if "fraction" in EXTRA[bundle] else 72  # one of two subjects labelled, or both
     assert json.loads((tmp_path / "run" / "run.json").read_text())["iterations"] == 2 * (images // 8)
     assert len(list((tmp_path / "run" / "tensorboard").glob("events*"))) == 2  # trainer and validator of rank 0
     with open(tmp_path / "run" / "history.csv", newline="") as file:

@@ -63,6 +63,14 @@ class TestGRNSSL(grn_sel.TestGRNSEL):
             assert "unlabel" in text
             assert "fraction" in text
 
+    def test_labelled_images_serve_as_unlabelled_ones_on_request(self, cohort: Path, tmp_path: Path) -> None:
+        options = {**SMALL, **self.extra, "epochs": 1, "fraction": 1.0}
+        assert "give `unlabelled: all`" in self.failure(cohort, tmp_path, **options)
+        run(self.bundle, "train", dataset_dir=str(cohort), output_dir=str(tmp_path), unlabelled="all", **options)
+        record = json.loads((tmp_path / "run.json").read_text())
+        assert sorted(record["scans"]) == sorted(record["unlabelled_scans"])
+        assert len(record["scans"]) == 2
+
     def test_an_unlabelled_batch_of_one(self, cohort: Path, tmp_path: Path) -> None:
         assert "at least 2 unlabelled images" in self.failure(cohort, tmp_path, unlabelled_batch_size=1)
 

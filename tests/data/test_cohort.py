@@ -276,6 +276,29 @@ class TestDatalist:
         assert rest[0]["scan"] == "s50_1"
         assert len(rest) == 11
 
+    @pytest.mark.parametrize("fraction", [0.2, 1.0])
+    def test_all_images_as_unlabelled_ones(self, cohort: Path, fraction: float) -> None:
+        content = json.loads((cohort / "dataset.json").read_text())
+        write(cohort, {**content, "unlabeled": [item(50, label=False)]}, "more.json")
+        everything = datalist(cohort, "unlabeled", split="more.json", fraction=fraction, unlabelled="all")
+        training = datalist(cohort, "training")
+        assert [i["scan"] for i in everything] == ["s50_1", *(i["scan"] for i in training)]
+        assert not any("label" in i for i in everything)
+        assert all("label" in i for i in training)
+        labelled = datalist(cohort, "training", split="more.json", fraction=fraction, unlabelled="all")
+        assert len(labelled) == 20 * fraction
+
+    def test_all_images_of_a_reduced_file(self, cohort: Path) -> None:
+        content = json.loads((cohort / "dataset.json").read_text())
+        training, rest = content["training"][:4], [{**i, "label": None} for i in content["training"][4:]]
+        write(cohort, {**content, "training": training, "unlabeled": rest, "split": {"fraction": 0.2}}, "reduced.json")
+        everything = datalist(cohort, "unlabeled", split="reduced.json", unlabelled="all")
+        assert {i["scan"] for i in everything} == {i["scan"] for i in datalist(cohort, "training")}
+
+    def test_another_meaning_of_unlabelled_is_refused(self, cohort: Path) -> None:
+        with pytest.raises(InputError, match="unlabelled: found 'none'; expected 'rest' or 'all'"):
+            datalist(cohort, "unlabeled", unlabelled="none")
+
     def test_other_sections_ignore_the_fraction(self, cohort: Path) -> None:
         assert len(datalist(str(cohort), "test", fraction=0.05)) == 2
 

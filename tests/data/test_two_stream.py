@@ -16,7 +16,14 @@ from torch.utils.data import DataLoader
 
 from data_prep.simulate.cohort import simulate_cohort
 from data_prep.simulate.settings import Settings
-from grn_monai.data import SliceDataset, TwoStreamBatchSampler, TwoStreamDataset, datalist, two_stream_collate
+from grn_monai.data import (
+    SliceDataset,
+    TwoStreamBatchSampler,
+    TwoStreamDataset,
+    datalist,
+    two_stream_collate,
+    two_stream_slices,
+)
 from grn_monai.errors import InputError
 from grn_monai.handlers import fingerprint
 
@@ -89,6 +96,28 @@ class TestDataset:
         same_scan = Dataset([{"image": "other/a.nii.gz"}])
         with pytest.raises(InputError, match="1 of the labelled subjects: a; "):
             TwoStreamDataset(Dataset([{"image": "a.nii.gz", "label": "l.nii.gz"}]), same_scan)
+
+    def test_a_subject_in_both_on_request(self) -> None:
+        """A labelled image serves as an unlabelled one too, and does not bring its label along."""
+        both = TwoStreamDataset(stream(2), stream(3), overlap=True)
+        assert [float(both[i]["image"][0, 0, 0]) for i in range(5)] == [0, 1, 0, 1, 2]
+        assert ["label" in both[i] for i in range(5)] == [True] * 2 + [False] * 3
+        assert ["label" in i for i in both.data] == [True] * 2 + [False] * 3
+        batch = next(
+            iter(DataLoader(both, batch_sampler=TwoStreamBatchSampler(both, 2, 3), collate_fn=two_stream_collate))
+        )
+        assert sorted(batch["image"][:, 0, 0, 0].tolist()) == [0, 1]
+        assert sorted(batch["unlabeled"][:, 0, 0, 0].tolist()) == [0, 1, 2]
+        assert "unlabeled_label" not in batch
+
+    def test_slices_of_a_subject_in_both_on_request(self, cohort: Path) -> None:
+        labelled, everyone = datalist(cohort, "training", fraction=0.5), datalist(cohort, "training")
+        options: dict[str, Any] = {"size": (8, 8), "cache_dir": cohort / "cache"}
+        with pytest.raises(InputError, match="no subject in both streams"):
+            two_stream_slices(labelled, everyone, **options)
+        both = two_stream_slices(labelled, everyone, overlap=True, **options)
+        assert len(both.unlabelled) == 2 * len(both.labelled)
+        assert "label" not in both[len(both.labelled)]
 
     def test_a_labelled_item_without_label_is_refused(self) -> None:
         labelled = Dataset([*stream(1).data, *stream(1, 1, label=False).data, {**stream(1, 2).data[0], "label": None}])
