@@ -251,6 +251,7 @@ TABLES = {
 PAGES = {
     **dict.fromkeys(TABLES, ROOT / "README.md"),
     **dict.fromkeys(("convert", "fuzz"), ROOT / "docs" / "formats.md"),
+    "methods": ROOT / "docs" / "joint_training.md",
     "active_learning": ROOT / "docs" / "active_learning.md",
     "label_server": ROOT / "docs" / "monai_label.md",
     "backends": ROOT / "docs" / "export.md",
