@@ -143,7 +143,7 @@ def gather(results: StudyResults, margin: float = 0.01, seed: int = 0) -> Conten
     commits = provenance_facts(results)["commits"]
     if len(commits) > 1:
         problems.append(f"The trainings come from {len(commits)} states of the source: {', '.join(commits)}.")
-    scored = [s for s in ("test", "validation", "training") if s in results.rows]
+    scored = [analysis, *([validation] if section != "validation" and "validation" in results.rows else [])]
     return Content(
         results=results,
         section=section,
@@ -159,5 +159,5 @@ def gather(results: StudyResults, margin: float = 0.01, seed: int = 0) -> Conten
             "trainings": provenance_facts(results),
             "report": {**provenance(), "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")},
         },
-        scores=[row for s in scored for row in _scores(Analysis(results, s, margin, seed))],
+        scores=[row for part in scored for row in _scores(part)],
     )

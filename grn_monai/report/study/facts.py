@@ -29,13 +29,14 @@ Floats = npt.NDArray[np.float64]
 
 def _volume_values(evaluations: Iterable[Evaluation], kind: str, column: str) -> tuple[Floats, tuple[str, ...]] | None:
     """(M,) mean over layers and seeds of a scan score, and the scans' subjects; None where a run lacks the scores."""
-    volumes = [e.volumes.get(kind) for e in evaluations]
-    if not volumes or any(v is None or v.scans != volumes[0].scans for v in volumes if volumes[0]):
+    found = [e.volumes.get(kind) for e in evaluations]
+    volumes = [scores for scores in found if scores is not None]
+    if not volumes or len(volumes) < len(found) or any(v.scans != volumes[0].scans for v in volumes):
         return None
-    stack = np.stack([getattr(v, column).astype(np.float64) for v in volumes if v is not None])
+    stack = np.stack([getattr(scores, column).astype(np.float64) for scores in volumes])
     counts = (~np.isnan(stack)).sum(axis=(0, 2))
     means = np.where(counts > 0, np.nansum(stack, axis=(0, 2)) / np.maximum(counts, 1), np.nan)
-    return means, volumes[0].subjects if volumes[0] else ()
+    return means, volumes[0].subjects
 
 
 def _volume_entry(analysis: Analysis, place: Place, kind: str, column: str) -> Entry:

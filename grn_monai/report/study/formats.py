@@ -216,6 +216,3 @@ def tex_table(table: StudyTable) -> str:
             "",
         ]
     )
-
-
-Figure, text_figure = Entry, text_entry

@@ -58,6 +58,20 @@ def test_a_layer_without_thickness_is_left_out_of_the_mean(tmp_path: Path) -> No
     assert dict(table.rows)["Mean Teacher"][2].value == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("kind", ["volume", None])
+def test_volumes_that_were_not_scored_are_a_dash(tmp_path: Path, kind: str | None) -> None:
+    """Results from outside have one kind of volume only, or none."""
+    found = results(tmp_path)
+    file = found.folder / "runs/mt/5pct/seed_0/evaluation/test_raw/scans.csv"
+    lines = file.read_text().splitlines(keepends=True)
+    file.unlink()
+    if kind:
+        file.write_text("".join(line for line in lines if f",{kind}," not in line))
+    fused, decoded, error, _ = dict(volume_tables(Analysis(load_study(found.folder)))[0].rows)["Mean Teacher"]
+    assert (fused.value, fused.below) == (None, ("not scored",))
+    assert (decoded.value is None) == (error.value is None) == (kind is None)
+
+
 def test_runs_say_what_they_took(tmp_path: Path) -> None:
     rows = dict(runs_table(results(tmp_path)).rows)
     shown = [cell.shown for cell in rows["U-Net, 5 %"]]
