@@ -17,6 +17,7 @@ from benchmarks import _bundles
 from benchmarks._active import active_table
 from benchmarks._backends import backends_table
 from benchmarks._label import label_table
+from benchmarks._study import study_table
 from grn_monai.files import write_whole
 from grn_monai.labels import LAYER_NAMES, LAYERS
 
@@ -247,6 +248,7 @@ TABLES = {
     "demo": demo_table, "methods": methods_table, "training_step": training_table, "inference": inference_table,
     "measurements": thickness_table, "convert": convert_table, "fuzz": fuzz_table,
     "active_learning": active_table, "label_server": label_table, "backends": backends_table,
+    "study": study_table,
 }  # fmt: skip
 PAGES = {
     **dict.fromkeys(TABLES, ROOT / "README.md"),
@@ -259,6 +261,11 @@ PAGES = {
 """The page on which each table stands."""
 
 
+def source(name: str) -> Path:
+    """The file that a table is made from; of a study its report."""
+    return ROOT / "docs" / "results" / "laptop" / "report.json" if name == "study" else RESULTS / f"{name}.json"
+
+
 def main() -> None:
     """Write the tables."""
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -269,7 +276,7 @@ def main() -> None:
         report["runs"] = run_settings(args.demo)
         write_whole(RESULTS / "demo.json", json.dumps(report, indent=2) + "\n")
     for name, table in TABLES.items():
-        file = RESULTS / f"{name}.json"
+        file = source(name)
         if file.is_file():
             content = f"<!-- {name} -->\n{table(json.loads(file.read_text()))}\n<!-- /{name} -->"
             before, _, rest = PAGES[name].read_text().partition(f"<!-- {name} -->")

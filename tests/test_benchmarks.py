@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from benchmarks import methods
-from benchmarks.readme import PAGES, RESULTS, TABLES
+from benchmarks.readme import PAGES, TABLES, source
 
-NAMES = [name for name in TABLES if (RESULTS / f"{name}.json").is_file()]
+NAMES = [name for name in TABLES if source(name).is_file()]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_tables_are_those_of_the_committed_results(name: str) -> None:
-    table = TABLES[name](json.loads((RESULTS / f"{name}.json").read_text()))
+    table = TABLES[name](json.loads(source(name).read_text()))
     assert f"<!-- {name} -->\n{table}\n<!-- /{name} -->" in PAGES[name].read_text()
 
 

@@ -1,0 +1,48 @@
+"""The README's table of a study, from the report.json that `grn-monai report` wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+__all__ = ["study_table"]
+
+SHOWN = ("supervised", "semi-supervised", "grn", "outside")
+"""Groups of methods that stand in the README; networks, controls and ablations stand in the report."""
+
+
+def _cell(score: dict[str, Any] | None) -> str:
+    """Mean Dice in percent with its spread over seeds or, of one seed, nothing."""
+    if score is None:
+        return "–"
+    overall = score["dice"]["overall"]
+    spread = f" ± {100 * overall['seed_sd']:.1f}" if overall.get("seed_sd") is not None else ""
+    return f"{100 * overall['mean']:.1f}{spread}"
+
+
+def study_table(report: dict[str, Any]) -> str:
+    """Overall Dice of slices by method and share of the labels, what was scored, and the verdicts that were reached.
+
+    Args:
+        report: content of a study's report.json.
+    """
+    scores = [s for s in report["scores"] if s["section"] == report["section"] and s["group"] in SHOWN and s["dice"]]
+    cells = {(s["title"], s["fraction"]): s for s in scores}
+    fractions = sorted(report["fractions"])
+    heads = [f"{100 * f:g} % of the labels" for f in fractions]
+    lines = [f"| method | {' | '.join(heads)} |", f"| --- |{' ---: |' * len(heads)}"]
+    for title in dict.fromkeys(s["title"] for s in scores):
+        lines.append(f"| {title} | {' | '.join(_cell(cells.get((title, f))) for f in fractions)} |")
+    seeds = sorted({seed for s in scores for seed in s["dice"]["overall"]["seeds"]})
+    iterations = {r["iterations"] for r in report["runs"] if r["state"] == "done" and r["iterations"]}
+    origin = "simulated " if report["simulated"] else ""
+    steps = f", {min(iterations):,} training steps each" if len(iterations) == 1 else ""
+    spread = "± standard deviation over seeds" if len(seeds) > 1 else "one seed: a few points mean nothing"
+    cohort, least = report["cohort"], f"labelled at {100 * fractions[0]:g} %"
+    scored = cohort[f"scored, {report['section']}"]
+    note = (
+        f"Mean Dice of the six layers in percent over the slices of {origin}test scans ({scored}; {least}: "
+        f"{cohort.get(least, '–')}){steps}; {spread}. {report['state']}"
+    )
+    reached = [v for v in report["verdicts"] if v["verdict"] not in ("not tested", "not shown")]
+    verdicts = [f"* {v['claim']}: {v['text']}" for v in reached]
+    return "\n".join([*lines, "", note, *(["", *verdicts] if verdicts else [])])
