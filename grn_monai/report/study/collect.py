@@ -7,8 +7,6 @@ of the others is left out and named. Nothing is dropped in silence: a run that f
 
 from __future__ import annotations
 
-import json
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -24,6 +22,8 @@ from grn_monai.errors import InputError
 from grn_monai.metrics.files import read_rows
 from grn_monai.report.study.plan import Plan, PlannedMethod, PlannedRun, find_study, fraction_of, read_plan
 from grn_monai.report.study.scores import Evaluation, SliceRows, read_evaluation
+from grn_monai.report.study.trust import clean, evaluation_fault, other_settings, training_state
+from grn_monai.study.status import read_json
 
 __all__ = ["Run", "StudyResults", "load_study"]
 
@@ -37,10 +37,11 @@ class Run:
         fraction: share of labels asked for, in (0, 1].
         seed: its seed.
         folder: its folder.
-        state: "done" (all planned evaluations are there), "partial", "running", "failed" or "missing".
+        state: "done" (all planned evaluations are there), "partial", "running", "failed", "other settings" (a training
+            that is not the planned one) or "missing".
         reason: why it is not done; empty if it is.
         record: content of the training's run.json, without the config; empty if there is none.
-        evaluations: "SECTION_MODE" to scores.
+        evaluations: "SECTION_MODE" to scores; only of the planned training, finished.
         faults: evaluations that were left out, "SECTION_MODE" to reason.
     """
 
@@ -146,63 +147,63 @@ def _number(text: str | None) -> float:
         return float("nan")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """Content of a JSON file; empty where there is none, or it is broken (a killed run may leave that)."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
 def _expected(plan: Plan, method: PlannedMethod) -> list[tuple[str, str]]:
     return [(section, mode) for section in plan.sections for mode in method.modes]
 
 
-def _clean(text: Any, folder: Path) -> str:
-    """An error as one line of a report that is passed on: without the disk it happened on, 300 letters at most."""
-    line = " ".join(str(text).split()).replace(str(folder.resolve()), "STUDY")
-    line = re.sub(r"(?<![\w./])(?:/[\w.+@-]+)+/([\w.+@-]+)", r"\1", line)
-    return line if len(line) <= 300 else f"{line[:299]}…"
-
-
-def _state(run: Run, wanted: list[str], status: dict[str, Any], study: Path) -> tuple[str, str]:
-    """State and reason of a run from its status.json, its run.json and what was scored."""
-    lacking = [key for key in wanted if key not in run.evaluations]
-    stage = f" at {status['stage']}" if status.get("stage") else ""
-    if status.get("state") == "failed":
-        return "failed", f"failed{stage}: {_clean(status.get('error') or 'no reason given', study)}"
-    if not lacking:
-        return "done", ""
-    if run.faults:
-        return "partial", "; ".join(f"{key} is left out: {fault}" for key, fault in run.faults.items())
-    trained = str(run.record.get("status", ""))
-    if trained.startswith("failed"):
-        return "failed", f"training {_clean(trained, study)}"
-    if status.get("state") == "running" or trained == "running":
-        return "running", f"not finished{stage}"
-    if run.evaluations:
-        return "partial", f"not scored: {', '.join(lacking)}"
-    return "missing", "trained, not scored" if run.record else "not run"
-
-
 def _read_run(plan: Plan, planned: PlannedRun, method: PlannedMethod, known: dict[str, SliceRows]) -> Run:
+    """A run with the scores that may stand; why others may not is among its faults."""
     run = Run(planned.method, planned.fraction, planned.seed, planned.folder)
-    run.record = _read_json(run.folder / "run.json")
+    record, status = read_json(run.folder / "run.json"), read_json(run.folder / "status.json")
+    outside = method.group == "outside"
+    run.state, run.reason = training_state(record, status, plan.folder)
+    if run.state == "missing":
+        fault = "" if outside else "no record of a training"
+    else:
+        fault = run.reason
+        if run.state == "done" and not outside:
+            fault = clean(other_settings(planned, method, record, status, plan.cohort), plan.folder)
+            if fault:
+                run.state, run.reason = "other settings", f"a training of other settings: {fault}"
+                fault = run.reason
     # The configs of a thousand runs would be most of the memory, and nothing here reads them.
-    run.record = {key: value for key, value in run.record.items() if key not in ("config", "resolved")}
+    run.record = {key: value for key, value in record.items() if key not in ("config", "resolved")}
     for section, mode in _expected(plan, method):
         key = f"{section}_{mode}"
         place = run.folder / "evaluation" / key
-        if not place.is_dir():
+        if not (place / "slices.csv").is_file():
             continue
+        why = fault or evaluation_fault(place, run.folder, record, status)
         try:
-            run.evaluations[key] = read_evaluation(place, section, mode, known)
-        except FileNotFoundError:
-            continue  # not finished
+            if not why:
+                run.evaluations[key] = read_evaluation(place, section, mode, known)
         except (OSError, ValueError) as error:
-            run.faults[key] = str(error)
+            why = str(error)
+        if why:
+            run.faults[key] = why
     return run
+
+
+def _complete(run: Run, wanted: list[str], study: Path) -> None:
+    """Set state and reason of a run whose training is done (or, from outside, unknown) by what was scored."""
+    if run.state not in ("done", "missing"):
+        return
+    status = read_json(run.folder / "status.json")
+    lacking = [key for key in wanted if key not in run.evaluations]
+    at = f" at {status['stage']}" if status.get("stage") else ""
+    if not lacking:
+        run.state, run.reason = "done", ""
+    elif status.get("state") == "failed":
+        run.state, run.reason = "failed", f"failed{at}: {clean(status.get('error') or 'no reason given', study)}"
+    elif status.get("state") == "running":
+        run.state, run.reason = "running", f"not finished{at}"
+    elif run.faults:
+        run.state = "partial"
+        run.reason = "; ".join(f"{key} is left out: {fault}" for key, fault in run.faults.items())
+    elif run.evaluations:
+        run.state, run.reason = "partial", f"not scored: {', '.join(lacking)}"
+    elif run.record:
+        run.state, run.reason = "missing", "trained, not scored"
 
 
 def _outside(folder: Path) -> Iterator[PlannedRun]:
@@ -264,7 +265,7 @@ def load_study(path: str | PathLike[str]) -> StudyResults:
         wanted = [f"{section}_{mode}" for section, mode in _expected(plan, methods[found.method])]
         if methods[found.method].group == "outside":
             wanted = wanted[:1]
-        found.state, found.reason = _state(found, wanted, _read_json(found.folder / "status.json"), folder)
+        _complete(found, wanted, folder)
     if not rows:
         raise InputError(
             folder,

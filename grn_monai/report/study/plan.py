@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from grn_monai.errors import InputError
+from grn_monai.study.plan import fraction_name
+from grn_monai.study.read import read_yaml
 
 __all__ = [
     "PLAN_FILE",
@@ -55,12 +57,13 @@ class PlannedMethod:
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One training of the grid: method key, share of labels (0–1], seed, and its folder (absolute)."""
+    """One training of the grid: method key, share of labels (0–1], seed, folder (absolute) and the ids set for it."""
 
     method: str
     fraction: float
     seed: int
     folder: Path
+    options: Mapping[str, Any] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
@@ -78,11 +81,6 @@ class Plan:
     simulated: bool | None
     runs: tuple[PlannedRun, ...]
     provenance: dict[str, Any]
-
-
-def fraction_name(fraction: float) -> str:
-    """Name of a fraction's folder: `5pct` for 0.05, `12.5pct` for 0.125."""
-    return f"{100 * fraction:g}pct"
 
 
 def fraction_text(fraction: float) -> str:
@@ -115,12 +113,7 @@ def find_study(path: str | PathLike[str]) -> Path | None:
         return place if (place / PLAN_FILE).is_file() else None
     if place.suffix not in (".yaml", ".yml") or not place.is_file():
         return None
-    import yaml
-
-    try:
-        content = yaml.safe_load(place.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(place, f"no valid YAML ({error})", "a study", "Mend the file's syntax.") from error
+    content = read_yaml(place)
     if not isinstance(content, dict) or "methods" not in content:
         raise InputError(place, "no `methods`", "a study", "Give a study's YAML file, or the folder of its results.")
     name = content.get("name") or place.stem
@@ -172,7 +165,13 @@ def read_plan(folder: str | PathLike[str]) -> Plan:
     try:
         methods = {str(key): _method(str(key), value or {}) for key, value in content["methods"].items()}
         runs = tuple(
-            PlannedRun(str(r["method"]), float(r["fraction"]), int(r["seed"]), place / str(r["folder"]))
+            PlannedRun(
+                str(r["method"]),
+                float(r["fraction"]),
+                int(r["seed"]),
+                place / str(r["folder"]),
+                dict(r.get("options") or {}),
+            )
             for r in content["runs"]
         )
         unplanned = sorted({run.method for run in runs} - methods.keys())

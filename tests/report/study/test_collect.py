@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -184,3 +186,93 @@ def test_a_study_without_scores_is_refused(tmp_path: Path) -> None:
 def test_fraction_names_go_both_ways(fraction: float) -> None:
     assert fraction_of(fraction_name(fraction)) == fraction
     assert fraction_of("seed_0") is None
+
+
+def set_status(folder: Path, **status: Any) -> None:
+    (folder / "status.json").write_text(json.dumps({"state": "done", "stage": "test_raw", "error": None} | status))
+
+
+@pytest.mark.parametrize(
+    ("status", "record", "state"),
+    [
+        ({"state": "failed", "stage": "training", "error": "a run of other settings"}, {}, "failed"),
+        ({"state": "running", "stage": "training"}, {}, "running"),
+        ({"state": "running", "stage": "training"}, {"status": "running"}, "running"),
+        ({"state": "waiting", "stage": "training", "error": "stopped"}, {"status": "running"}, "running"),
+        ({}, {"status": "failed: ValueError: no"}, "failed"),
+        ({}, {"config": {"seed": 7}}, "other settings"),
+        ({}, {"config": {"fraction": 0.1}}, "other settings"),
+        ({}, {"config": {"width": 8}}, "other settings"),
+        ({}, {"command": ["x", "--config_file", "['configs/train.yaml','configs/no.yaml']"]}, "other settings"),
+    ],
+)
+def test_only_finished_trainings_of_the_plan_are_scored(
+    tmp_path: Path, status: dict[str, Any], record: dict[str, Any], state: str
+) -> None:
+    methods = {**METHODS, "unet": {**METHODS["unet"], "options": {"width": 16}}}
+    study = write_study(tmp_path / "s", methods, scores(), fractions=[0.05])
+    folder = study / "runs/unet/5pct/seed_0"
+    config = {"seed": 0, "fraction": 0.05, "width": "16"}
+    assert load_study(study).dice("unet", 0.05) is not None
+    write_training(folder, 0, **{**record, "config": {**config, **record.get("config", {})}})
+    set_status(folder, **status)
+    results = load_study(study)
+    (run,) = results.select("unet")
+    assert run.state == state
+    assert results.dice("unet", 0.05) is None
+    assert run.faults["test_raw"]
+    assert run.reason in run.faults["test_raw"]
+
+
+def test_a_run_as_planned_is_scored_whatever_kind_its_values_have(tmp_path: Path) -> None:
+    methods = {**METHODS, "unet": {**METHODS["unet"], "options": {"amp": False, "size": [1, 2]}, "overlays": ["wide"]}}
+    study = write_study(tmp_path / "s", methods, scores(), fractions=[0.05])
+    command = ["x", "--config_file", "['configs/train.yaml','configs/wide.yaml']"]
+    config = {"seed": 0, "fraction": 0.05, "amp": "false", "size": [1, 2]}
+    write_training(study / "runs/unet/5pct/seed_0", 0, config=config, command=command)
+    assert load_study(study).select("unet")[0].state == "done"
+
+
+def test_a_training_on_another_cohort_is_left_out(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    (study / "cohort").mkdir()
+    (study / "cohort/dataset.json").write_text("{}")
+    set_status(study / "runs/unet/5pct/seed_0", cohort="of-before")
+    write_training(study / "runs/unet/5pct/seed_0", 0, config={"seed": 0})
+    set_status(study / "runs/unet/5pct/seed_0", cohort="of-before")
+    (run,) = load_study(study).select("unet")
+    assert (run.state, run.evaluations) == ("other settings", {})
+    assert "another cohort" in run.reason
+
+
+@pytest.mark.parametrize(
+    ("started", "same", "kept"), [("12:00", False, True), ("10:00", False, False), ("10:00", True, True)]
+)
+def test_scores_of_an_earlier_training_are_left_out(tmp_path: Path, started: str, same: bool, kept: bool) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    folder = study / "runs/unet/5pct/seed_0"
+    write_training(folder, 0, started="2026-01-01T11:00:00+0000")
+    (folder / "models").mkdir()
+    (folder / "models/model.pt").write_bytes(b"weights")
+    sha = hashlib.sha256(b"weights" if same else b"others").hexdigest()
+    own = {"status": "completed", "started": f"2026-01-01T{started}:00+0000", "ckpt_sha256": sha}
+    own["resolved"] = {"ckpt_path": "/gone/models/model.pt"}
+    (folder / "evaluation/test_raw/run.json").write_text(json.dumps(own))
+    (run,) = load_study(study).select("unet")
+    assert ("test_raw" in run.evaluations) == kept
+    assert run.state == ("done" if kept else "partial")
+    if not kept:
+        assert "earlier training" in run.reason
+
+
+def test_a_scoring_under_way_is_not_read_and_the_other_is(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    folder = study / "runs/grn/5pct/seed_0"
+    set_status(folder, state="running", stage="test_sge")
+    (run,) = load_study(study).select("grn")
+    assert run.state == "running"
+    assert list(run.evaluations) == ["test_raw"]
+    set_status(folder)
+    (folder / "evaluation/test_sge/run.json").write_text(json.dumps({"status": "running"}))
+    (run,) = load_study(study).select("grn")
+    assert (run.state, list(run.evaluations)) == ("partial", ["test_raw"])
