@@ -99,34 +99,39 @@ class Job:
 
     def _next(self) -> None:
         try:
-            left = state.todo(self.plan, self.run, self.digest)
-        except InputError as error:  # of other settings: it stays the run of the cohort it was trained on
-            self.digest = read_status(self.folder).get("cohort")
-            return self._end("failed", str(error))
-        try:
-            if not left:
-                if not self.keep_checkpoints:
-                    for file in self.folder.glob("checkpoint*.pt"):
-                        file.unlink()
-                return self._end("done")
-            self.stage = left[0]
-            if missing := self.run.method.missing():
-                return self._end("skipped", f"skipped: needs {listed(missing)}, which is not installed")
-            if self.stage != "training" and self.train_only:
-                return self._end("trained")
-            if self.stage in self._tried:
-                log = self.folder / _log_name(self.stage)
-                return self._end("failed", f"{self.stage} ended well but left no complete results: see {log}")
-            self._tried.add(self.stage)
-            for folder in (self.folder, self.folder / "models"):
-                clear_leftovers(folder)
-            self.worked = True
-            self._write("running")
-            command = stage_command(self.plan, self.run, self.stage)
-            keep = (self._lock.fd,)
-            self._child = Child(command, self.folder / _log_name(self.stage), self.threads, keep)
+            self._go_on()
         except (InputError, OSError) as error:
             self._end("failed", str(error))
+        except Exception as error:  # of one run, such as a record that is damaged: the others go on
+            self._end("failed", f"{type(error).__name__}: {error}")
+
+    def _go_on(self) -> None:
+        try:
+            left = state.todo(self.plan, self.run, self.digest)
+        except Exception:  # of other settings: it stays the run of the cohort it was trained on
+            self.digest = read_status(self.folder).get("cohort")
+            raise
+        if not left:
+            if self.worked and not self.keep_checkpoints:  # what an earlier call kept stays
+                for file in self.folder.glob("checkpoint*.pt"):
+                    file.unlink()
+            return self._end("done")
+        self.stage = left[0]
+        if missing := self.run.method.missing():
+            return self._end("skipped", f"skipped: needs {listed(missing)}, which is not installed")
+        if self.stage != "training" and self.train_only:
+            return self._end("trained")
+        if self.stage in self._tried:
+            log = self.folder / _log_name(self.stage)
+            return self._end("failed", f"{self.stage} ended well but left no complete results: see {log}")
+        self._tried.add(self.stage)
+        for folder in (self.folder, self.folder / "models"):
+            clear_leftovers(folder)
+        self.worked = True
+        self._write("running")
+        command = stage_command(self.plan, self.run, self.stage)
+        keep = (self._lock.fd,)
+        self._child = Child(command, self.folder / _log_name(self.stage), self.threads, keep)
 
     def _write(self, state_now: str, error: str | None = None) -> None:
         # The records do not count the start of processes, nor what failed.
@@ -140,7 +145,7 @@ class Job:
         try:
             if recorded != before["state"] or self.worked or error:
                 self._write(recorded, error or None)
-        except (InputError, OSError) as failure:  # a full disk: the list at the end still tells of the run
+        except Exception as failure:  # a full disk, a damaged record: the list at the end still tells of the run
             self.error = f"{error}; {failure}" if error else str(failure)
         self._lock.release()
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import grn_monai
 from grn_monai.study.bundles import Bundle
-from grn_monai.study.plan import Method, Plan, Run
+from grn_monai.study.plan import Method, Plan, Run, fraction_name, fraction_of
 from grn_monai.study.read import Place, close_names, read_yaml
 
 __all__ = ["load_plan"]
@@ -30,6 +31,9 @@ OWN_IDS = {
     "section", "sge", "resume",
 }  # fmt: skip
 """Ids that the study sets by itself, run by run."""
+
+COUNTS = {"epochs": 1, "patience": 1, "val_interval": 1, "batch_size": 1}
+"""Ids that are whole numbers in every bundle, with the least that each may be."""
 
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
 
@@ -57,8 +61,6 @@ def load_plan(file: Path, output: Path | None = None) -> Plan:
     if not sections:
         raise place.at("sections").error("nothing", "at least one section that is scored")
     options = _options(content.get("options"), place.at("options"))
-    if simulate is None:
-        _check_sections(cohort, options, sections, place)
     fractions = _fractions(content.get("fractions", [1.0]), place.at("fractions"))
     seeds = _seeds(content.get("seeds", [0]), place.at("seeds"))
     bundles = _bundles(content.get("bundles"), base, place.at("bundles"))
@@ -83,6 +85,7 @@ def load_plan(file: Path, output: Path | None = None) -> Plan:
                 per_fraction[fraction] = _merged(method, levels)
         grid.append((method, per_fraction, list(own_seeds)))
 
+    _check_titles([method for method, _, _ in grid], place.at("methods"))
     runs = tuple(
         Run(method, fraction, seed, per_fraction[fraction])
         for seed in seeds
@@ -92,10 +95,12 @@ def load_plan(file: Path, output: Path | None = None) -> Plan:
     )
     if not runs:
         raise place.at("methods").error("no run at all", "a grid of methods, fractions and seeds")
+    for split in dict.fromkeys(run.split for run in runs) if simulate is None else ():
+        _check_sections(cohort, split, sections, place)
     return Plan(
         file=file,
         name=name,
-        title=place.at("title").text(content.get("title", name)),
+        title=_line(content.get("title", name), place.at("title")),
         output=(output or base / place.at("output").text(content.get("output", f"../runs/{name}"))).resolve(),
         cohort=cohort,
         simulate=simulate,
@@ -111,6 +116,25 @@ def _folder_name(value: Any, place: Place) -> str:
     if not isinstance(value, str) or not _NAME.fullmatch(value):
         raise place.error(f"the name {value!r}", "letters, digits, `_`, `-` and `.`: it names a folder")
     return value
+
+
+def _line(value: Any, place: Place) -> str:
+    """A text that stands in one cell of a table."""
+    text = place.text(value).strip()
+    if any(unicodedata.category(sign) == "Cc" for sign in text):
+        raise place.error(f"{text!r}, with control characters", "one line of text")
+    return text
+
+
+def _check_titles(methods: list[Method], place: Place) -> None:
+    """Refuse two methods whose rows no reader could tell apart."""
+    first: dict[str, str] = {}
+    for method in methods:
+        title = " ".join(method.title.split())
+        if title in first:
+            found = f"{title!r}, which is the title of {first[title]} too"
+            raise place.at(method.key).at("title").error(found, "a title of its own")
+        first[title] = method.key
 
 
 def _one_of(value: Any, known: tuple[str, ...], place: Place) -> None:
@@ -148,8 +172,8 @@ def _cohort(value: Any, base: Path, place: Place) -> tuple[Path, tuple[str, ...]
     return path, options
 
 
-def _check_sections(cohort: Path, options: Mapping[str, Any], sections: tuple[str, ...], place: Place) -> None:
-    file = cohort / str(options.get("split", "dataset.json"))
+def _check_sections(cohort: Path, split: str, sections: tuple[str, ...], place: Place) -> None:
+    file = cohort / split
     if not file.is_file():
         mend = "`python -m data_prep convert` or `simulate` makes a cohort."
         raise place.at("cohort").error(f"{cohort} without {file.name}", "a cohort", mend)
@@ -169,6 +193,9 @@ def _options(value: Any, place: Place) -> dict[str, Any]:
             raise place.at(key).error("no id", "a top-level id of a bundle's configs, such as epochs")
         if key in OWN_IDS:
             raise place.at(key).error("an id that the study sets by itself", "another id", "Remove it.")
+        value, least = options[key], COUNTS.get(key)
+        if least is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
+            raise place.at(key).error(repr(value), f"a whole number from {least}")
     return options
 
 
@@ -182,6 +209,9 @@ def _fractions(value: Any, place: Place) -> dict[float, dict[str, Any]]:
     for key, ids in entries.items():
         if isinstance(key, bool) or not isinstance(key, int | float) or not 0 < key <= 1:
             raise place.error(f"{key!r}", "a share of the labels above 0 and at most 1", "5 % is written 0.05.")
+        if fraction_of(name := fraction_name(key)) != float(key):  # two of them could have one folder
+            expected = "a share whose percentage has at most six digits, such as 0.333333"
+            raise place.error(f"{key!r}, whose folder would be {name}", expected, "Round it.")
         result[float(key)] = _options(ids, place.at(key))
     return result
 
@@ -224,13 +254,13 @@ def _method(key: str, entry: Mapping[str, Any], bundles: Path, here: Place) -> M
     group = "grn" if bundle.has_sge else "semi-supervised" if "semi" in bundle.name else "supervised"
     return Method(
         key=key,
-        title=here.at("title").text(entry.get("title", key)),
+        title=_line(entry.get("title", key), here.at("title")),
         bundle=bundle,
         overlays=overlays,
         eval_overlays=eval_overlays,
         modes=modes,
-        group=here.at("group").text(entry.get("group", group)),
-        printed=here.at("printed").text(entry.get("printed", key)),
+        group=_line(entry.get("group", group), here.at("group")),
+        printed=_line(entry.get("printed", key), here.at("printed")),
         needs=here.at("needs").names(entry.get("needs"), "package"),
         options=_options(entry.get("options"), here.at("options")),
     )

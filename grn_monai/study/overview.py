@@ -18,8 +18,8 @@ __all__ = ["commands", "overview", "table"]
 
 def overview(plan: Plan, runs: Sequence[Run]) -> list[dict[str, Any]]:
     """Each run with its state now (`waiting`, `running`, `done` or `failed`), as JSON-ready values."""
-    digest = state.cohort_digest(plan.cohort, str(runs[0].options.get("split", "dataset.json")))
-    return [_entry(plan, run, digest) for run in runs]
+    digests = state.cohort_digests(plan, runs)
+    return [_entry(plan, run, digests[run.split]) for run in runs]
 
 
 def _entry(plan: Plan, run: Run, digest: str | None) -> dict[str, Any]:
@@ -43,6 +43,8 @@ def _entry(plan: Plan, run: Run, digest: str | None) -> dict[str, Any]:
             detail = f"epoch {reached} of {run.epochs}"
     except InputError as error:
         now, detail = "failed", str(error)
+    except Exception as error:  # a damaged record of one run is no reason to say nothing of the others
+        now, detail = "failed", f"{type(error).__name__}: {error}"
     return {
         "id": run.id,
         "method": run.method.key,
@@ -73,10 +75,10 @@ def commands(plan: Plan, runs: Sequence[Run], train_only: bool) -> Iterator[str]
     """The commands that are still to run; a run of other settings as a comment that says so."""
     if plan.simulate is not None and not (plan.cohort / "dataset.json").is_file():
         yield str(simulation_command(plan))
-    digest = state.cohort_digest(plan.cohort, str(runs[0].options.get("split", "dataset.json")))
+    digests = state.cohort_digests(plan, runs)
     for run in runs:
         try:
-            left = state.todo(plan, run, digest)
+            left = state.todo(plan, run, digests[run.split])
         except InputError as error:
             yield f"# {run.id}: {error}"
             continue

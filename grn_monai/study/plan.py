@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -13,12 +14,25 @@ from grn_monai.errors import InputError
 from grn_monai.study.bundles import Bundle
 from grn_monai.study.read import close_names
 
-__all__ = ["Method", "Plan", "Run", "fraction_name", "select"]
+__all__ = ["Method", "Plan", "Run", "fraction_name", "fraction_of", "select"]
 
 
 def fraction_name(fraction: float) -> str:
     """A fraction as the name of a folder: 0.05 is `5pct`."""
     return f"{100 * fraction:g}pct"
+
+
+def fraction_of(name: str) -> float | None:
+    """The fraction that a folder's name means; None for any other name."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)pct", name)
+    return round(float(found[1]) / 100, 10) if found else None
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except Exception:  # of `a.b` it imports `a`, which may be missing, or fail in any way
+        return False
 
 
 @dataclass(frozen=True)
@@ -51,7 +65,7 @@ class Method:
 
     def missing(self) -> list[str]:
         """What it needs and is not installed."""
-        return [name for name in self.needs if find_spec(name) is None]
+        return [name for name in self.needs if not _installed(name)]
 
     def configs(self, mode: str | None = None) -> list[str]:
         """Configs of the training, or of the evaluation in a mode."""
@@ -81,6 +95,11 @@ class Run:
     def id(self) -> str:
         """`METHOD/FRACTION/seed_N`, also its folder below `runs`."""
         return f"{self.method.key}/{fraction_name(self.fraction)}/seed_{self.seed}"
+
+    @property
+    def split(self) -> str:
+        """The cohort's file that says which scans are trained, validated and tested on."""
+        return str(self.options.get("split", "dataset.json"))
 
     @property
     def epochs(self) -> int:
@@ -152,7 +171,10 @@ class Plan:
             "fractions": list(self.fractions),
             "seeds": list(self.seeds),
             "sections": list(self.sections),
-            "cohort": str(self.cohort),
+            # What lies below the output moves with it.
+            "cohort": str(
+                self.cohort.relative_to(self.output) if self.cohort.is_relative_to(self.output) else self.cohort
+            ),
             "simulated": self.simulate is not None or (self.cohort / "simulation.json").is_file(),
             "runs": [
                 {

@@ -16,7 +16,7 @@ from grn_monai.study.cohort import make_cohort
 from grn_monai.study.job import Job
 from grn_monai.study.plan import Plan, Run
 from grn_monai.study.record import StudyRecord
-from grn_monai.study.state import cohort_digest
+from grn_monai.study.state import cohort_digests
 
 __all__ = ["Settings", "work"]
 
@@ -56,12 +56,13 @@ class _Stop:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Take the signals down instead of dying of them."""
+        """Take the signals down instead of dying of them. One that is ignored stays so: `nohup` asks for that."""
 
         def note(number: int, _: Any) -> None:
             self.number = self.number or number
 
-        before = {number: signal.signal(number, note) for number in SIGNALS}
+        heard = [number for number in SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+        before = {number: signal.signal(number, note) for number in heard}
         try:
             yield
         finally:
@@ -92,12 +93,13 @@ def work(plan: Plan, runs: Sequence[Run], settings: Settings, board: Board, prep
     with stop.watching():
         make_folder(plan.output)
         make_cohort(plan, settings.jobs * settings.threads, stop, board.say)
-        split = str(runs[0].options.get("split", "dataset.json"))
-        digest = cohort_digest(plan.cohort, split)
-        if digest is None and not stop():
-            raise InputError(plan.cohort, f"no {split}", "a cohort", "Correct `cohort` in the study's file.")
+        digests = cohort_digests(plan, runs)
+        for split, digest in digests.items():
+            if digest is None and not stop():
+                raise InputError(plan.cohort, f"no {split}", "a cohort", "Correct `cohort` in the study's file.")
         waiting = [] if prepare_only else [
-            Job(plan, run, digest, settings.threads, settings.train_only, settings.keep_checkpoints) for run in runs
+            Job(plan, run, digests[run.split], settings.threads, settings.train_only, settings.keep_checkpoints)
+            for run in runs
         ]  # fmt: skip
         record = StudyRecord(plan)
         try:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import json
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from grn_monai.study.commands import evaluation_options
 from grn_monai.study.plan import Plan, Run
 from grn_monai.study.status import read_json, read_status
 
-__all__ = ["cohort_digest", "differences", "epoch", "evaluated", "seconds", "todo", "trained"]
+__all__ = ["cohort_digest", "cohort_digests", "differences", "epoch", "evaluated", "seconds", "todo", "trained"]
 
 NEUTRAL = {
     "output_dir", "dataset_dir", "cache_dir", "ckpt_dir", "bundle_root", "device", "num_workers", "resume", "compile",
@@ -45,6 +47,11 @@ def cohort_digest(cohort: Path, split: str = "dataset.json") -> str | None:
                 path = cohort / str(item.get(key))
                 digest.update(f"{key} {path.stat().st_size if path.is_file() else None} ".encode())
     return digest.hexdigest()[:16]
+
+
+def cohort_digests(plan: Plan, runs: Iterable[Run]) -> dict[str, str | None]:
+    """The digest of the cohort for each `split` of the runs, so that it does not depend on which runs are chosen."""
+    return {split: cohort_digest(plan.cohort, split) for split in dict.fromkeys(run.split for run in runs)}
 
 
 def _leaves(value: Any) -> list[Any]:
@@ -129,9 +136,22 @@ def differences(plan: Plan, run: Run, digest: str | None) -> list[str]:
             found.append(f"patience {config.get('patience')}, now {run.options['patience']}")
     elif epochs > run.epochs:
         found.append(f"epochs {epochs}, now {run.epochs}")
+    elif _schedule_spans(config) and (record.get("status") == "completed" or (folder / "checkpoint.pt").is_file()):
+        found.append(f"epochs {epochs}, now {run.epochs}, over which its schedule is spread")
     elif record.get("status") == "completed" and not (folder / "checkpoint.pt").is_file():
         found.append(f"epochs {epochs}, now {run.epochs}, and no checkpoint.pt to go on from")
     return found
+
+
+def _schedule_spans(config: Any) -> bool:
+    """Whether a checkpoint of a run with this config is refused by one of more epochs.
+
+    It is where the `identity` of its CheckpointHandler names them: weights are ramped up over the whole run.
+    """
+    if isinstance(config, dict):
+        identity = config.get("identity")
+        return (isinstance(identity, dict) and "epochs" in identity) or any(map(_schedule_spans, config.values()))
+    return isinstance(config, list) and any(map(_schedule_spans, config))
 
 
 def _after(line: Any, option: str) -> str:
@@ -206,5 +226,6 @@ def seconds(plan: Plan, run: Run) -> float:
     total = 0.0
     for folder in folders:
         record = read_json(folder / "run.json")
-        total += sum(float(part.get("seconds") or 0) for part in (record, *record.get("earlier", [])))
+        with contextlib.suppress(AttributeError, TypeError, ValueError):  # a damaged record
+            total += sum(float(part.get("seconds") or 0) for part in (record, *record.get("earlier", [])))
     return total

@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[2]
 TRAIN = """
 imports: [$import torch]
 dataset_dir: cohort
+split: dataset.json
 output_dir: out
 cache_dir: null
 fraction: 1.0

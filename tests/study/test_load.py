@@ -9,6 +9,7 @@ import pytest
 
 from grn_monai.errors import InputError
 from grn_monai.study import fraction_name, load_plan, select
+from grn_monai.study.plan import fraction_of
 from tests.study.conftest import ROOT, Make
 
 
@@ -127,6 +128,17 @@ METHOD = {"bundle": "plain"}
         ({"sections": ["tests"]}, "sections", "Did you mean test?"),
         ({"sections": []}, "sections", "at least one section"),
         ({"name": "a/b"}, "name", "the name 'a/b'"),
+        ({"fractions": [1 / 3]}, "fractions", "whose folder would be 33.3333pct"),
+        ({"fractions": [0.3333333, 0.33333331]}, "fractions", "at most six digits"),
+        ({"fractions": [1e-7]}, "fractions", "at most six digits"),
+        ({"options": {"epochs": "abc"}}, "options: epochs", "found 'abc'; expected a whole number from 1"),
+        ({"fractions": {1.0: {"epochs": 0}}}, "fractions: 1.0: epochs", "found 0; expected a whole number from 1"),
+        ({"methods": {"a": {**METHOD, "options": {"patience": 1.5}}}}, "methods: a: options: patience", "found 1.5"),
+        ({"options": {"val_interval": True}}, "options: val_interval", "found True"),
+        ({"methods": {"a": METHOD, "b": {"bundle": "grn", "title": "a"}}}, "methods: b: title", "the title of a too"),
+        ({"methods": {"a": {**METHOD, "title": "U\tNet"}}}, "methods: a: title", "control characters"),
+        ({"methods": {"a": {**METHOD, "group": "x\ny"}}}, "methods: a: group", "control characters"),
+        ({"methods": {"a": {**METHOD, "options": {"split": "x.json"}}}}, "cohort", "without x.json"),
         ({"title": 3}, "title", "a text"),
     ],
 )  # fmt: skip
@@ -137,6 +149,18 @@ def test_a_plan_that_cannot_work_is_refused(make: Make, tmp_path: Path, changes:
     assert text.startswith(f"{tmp_path / 'study.yaml'}: {key}: found ")
     assert words in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize("fraction", [0.05, 0.07, 0.125, 0.333333, 1.0, 0.0001])
+def test_names_of_fractions_read_back(fraction: float, make: Make) -> None:
+    assert fraction_of(fraction_name(fraction)) == fraction
+    assert make(fractions=[fraction]).fractions == (fraction,)
+
+
+def test_what_is_needed_may_be_part_of_a_package_that_is_missing(make: Make) -> None:
+    needs = ["no_such_package.part", "json.no_such_part", "json.tool"]
+    plan = make(methods={"a": {"bundle": "plain", "needs": needs}})
+    assert plan.methods[0].missing() == ["no_such_package.part", "json.no_such_part"]
 
 
 def test_an_empty_section_is_refused(make: Make, cohort: Path) -> None:

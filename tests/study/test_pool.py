@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
 import io
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from grn_monai.study import Plan, pool, record
+from grn_monai.cli import main
+from grn_monai.report.study.plan import read_plan
+from grn_monai.study import Plan, pool, record, state
 from grn_monai.study.board import Board
+from grn_monai.study.overview import overview
 from grn_monai.study.pool import Settings, work
 from grn_monai.study.status import LOCK_FILE, Lock, read_status
 from tests.study.conftest import Make, write_run
@@ -74,6 +80,15 @@ def test_the_study_is_recorded(make: Make, monkeypatch: pytest.MonkeyPatch) -> N
     assert found["provenance"] == {"python": "3"}
 
 
+def test_a_moved_study_names_its_cohort(make: Make, tmp_path: Path, cohort: Path) -> None:
+    shutil.copytree(cohort, tmp_path / "out" / "scans")
+    plan = make(cohort="out/scans")
+    assert work(plan, plan.runs, Settings(), Board(plan, io.StringIO()), prepare_only=True) == 0
+    plan.output.rename(tmp_path / "moved")
+    found = read_plan(tmp_path / "moved").cohort
+    assert found == tmp_path / "moved" / "scans"
+
+
 def test_a_failed_run_is_recorded_and_the_others_go_on(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = make()
     log = "Traceback …\nValueError: inner\nerror: images/x.nii.gz: found nothing; expected a volume. Check it.\nafter"
@@ -135,6 +150,38 @@ def test_checkpoints_can_be_kept(make: Make, monkeypatch: pytest.MonkeyPatch) ->
     assert all((plan.folder(run) / "checkpoint.pt").is_file() for run in plan.runs)
 
 
+def test_a_later_call_leaves_the_checkpoints_that_were_kept(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make(methods={"a": {"bundle": "plain"}}, seeds=[0])
+    go(plan, monkeypatch, keep_checkpoints=True)
+    go(plan, monkeypatch)
+    assert all((plan.folder(run) / "checkpoint.pt").is_file() for run in plan.runs)
+
+
+def test_a_damaged_record_fails_its_run_alone(
+    make: Make, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = make(methods={"a": {"bundle": "plain"}}, seeds=[0])
+    write_run(plan, plan.runs[0], epochs="many")
+    _, board = go(plan, monkeypatch)
+    assert [job.state for job in board.all] == ["failed", "done"]
+    status = read_status(plan.folder(plan.runs[0]))
+    assert status["state"] == "failed"
+    assert status["error"].startswith("ValueError: invalid literal")
+    assert main(["study", str(plan.file), "--list"]) == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == ["failed", "done", "try:"]
+
+
+def test_each_run_is_of_its_own_split(make: Make, monkeypatch: pytest.MonkeyPatch, cohort: Path) -> None:
+    content = json.loads((cohort / "dataset.json").read_text())
+    (cohort / "other.json").write_text(json.dumps(content | {"name": "other"}))
+    methods = {"a": {"bundle": "plain", "options": {"split": "other.json"}}, "b": {"bundle": "grn"}}
+    plan = make(methods=methods, seeds=[0], fractions=[1.0])
+    go(plan, monkeypatch)
+    assert read_status(plan.folder(plan.runs[1]))["cohort"] == state.cohort_digest(cohort)
+    for runs in (plan.runs, plan.runs[:1], plan.runs[1:]):
+        assert {entry["state"] for entry in overview(plan, runs)} == {"done"}
+
+
 def test_more_epochs_train_on_and_score_anew(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     few = make(seeds=[0], fractions={1.0: {"epochs": 2}}, methods={"a": {"bundle": "plain"}})
     go(few, monkeypatch, keep_checkpoints=True)
@@ -181,8 +228,33 @@ def test_a_lock_is_held_by_one(tmp_path: Path) -> None:
     assert not second.acquire()
     assert second.is_held()
     first.release()
+    assert not second.is_held()
     assert second.acquire()
     second.release()
+
+
+def test_a_look_at_a_lock_needs_no_right_to_write_and_hinders_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = Lock(tmp_path / ".lock")
+    assert lock.acquire()
+    open_file = os.open
+
+    def read_only(file: Any, flags: int, *more: Any) -> int:  # root may write anywhere, so it is refused here
+        if flags & (os.O_WRONLY | os.O_RDWR):
+            raise PermissionError(13, "Permission denied")
+        return open_file(file, flags, *more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", read_only)
+        assert Lock(tmp_path / ".lock").is_held()
+    lock.release()
+    looking = os.open(tmp_path / ".lock", os.O_RDONLY)  # another one who looks at the same moment
+    fcntl.flock(looking, fcntl.LOCK_SH)
+    assert not Lock(tmp_path / ".lock").is_held()
+    os.close(looking)
+    assert not Lock(tmp_path / "none" / ".lock").is_held()
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_place_without_locks_fails_and_says_so(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

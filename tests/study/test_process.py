@@ -35,9 +35,18 @@ def test_the_reason_is_the_most_telling_line(log: str, code: int, text: str) -> 
     assert reason(log, code) == text
 
 
-def runner(plan: Plan, behave: dict[str, Any], *arguments: str) -> subprocess.Popen[str]:
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+def runner(plan: Plan, behave: dict[str, Any], *arguments: str, ignored: Any = ()) -> subprocess.Popen[str]:
+    def signals() -> None:  # a shell that runs the tests in the background ignores SIGINT
+        for number in HEARD:
+            signal.signal(number, signal.SIG_IGN if number in ignored else signal.SIG_DFL)
+
     line = [sys.executable, "-m", "tests.study.pretend", str(plan.file), *arguments, "--behave", json.dumps(behave)]
-    return subprocess.Popen(line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        line, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=signals
+    )
 
 
 def wait_for(file: Path, seconds: float = 60) -> None:
@@ -66,6 +75,19 @@ def test_a_signal_ends_the_children_and_keeps_what_is_there(make: Make, number: 
     assert not Lock(folder / LOCK_FILE).is_held()  # the child has gone too
     assert "the same command goes on" in error
     assert json.loads((folder / "run.json").read_text())["status"] == "running"
+
+
+def test_signals_that_are_ignored_stay_so(make: Make) -> None:
+    plan = make(methods={"a": {"bundle": "plain"}}, seeds=[0])
+    folder = plan.folder(plan.runs[0])
+    behave = {"a/5pct/seed_0 training": {"sleep": 0.3}}
+    running = runner(plan, behave, "--only", "a/5pct", ignored=(signal.SIGHUP, signal.SIGINT))  # nohup … &
+    wait_for(folder / "run.json")
+    running.send_signal(signal.SIGHUP)
+    running.send_signal(signal.SIGINT)
+    _, error = running.communicate(timeout=30)
+    assert running.returncode == 0, error
+    assert read_status(folder)["state"] == "done"
 
 
 def test_a_killed_runner_leaves_its_training_the_folder_and_the_next_goes_on(make: Make) -> None:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from monai.bundle import ConfigParser
 
 from grn_monai.errors import InputError
 from grn_monai.study import state
 from grn_monai.study.commands import evaluation_command, training_command
 from grn_monai.study.status import write_status
-from tests.study.conftest import Make, write_evaluation, write_run
+from tests.study.conftest import ROOT, Make, write_evaluation, write_run
 
 
 def options_of(line: tuple[str, ...]) -> dict[str, str]:
@@ -178,6 +179,32 @@ def test_more_epochs_go_on_where_there_is_a_checkpoint(make: Make) -> None:
     assert state.differences(plan, run, None) == ["epochs 2, now 3, and no checkpoint.pt to go on from"]
     (folder / "checkpoint.pt").touch()
     assert state.todo(plan, run) == ["training", "test_raw"]
+
+
+@pytest.mark.parametrize("bundle", ["us_layers_supervised", "us_layers_semi", "us_layers_grn_plus"])
+def test_more_epochs_go_on_where_the_checkpoint_is_taken(make: Make, bundle: str) -> None:
+    """As CheckpointHandler will see it: the bundle's own `identity` says whether other epochs are another run."""
+    overlays = ["method_uamt"] if bundle.endswith("semi") else []
+    method = {"bundle": bundle, "overlays": overlays}
+    plan = make(bundles=str(ROOT / "bundles"), methods={"a": method}, options={}, fractions={1.0: {"epochs": 3}})
+    run = plan.runs[0]
+    values = run.method.bundle.values(run.method.configs())
+    parser = ConfigParser()
+    parser.read_config([str(run.method.bundle.folder / "configs" / f"{c}.yaml") for c in run.method.configs()])
+    folder = write_run(plan, run)
+    options = {"epochs": 2, "patience": 2, "fraction": 1.0, "seed": 0, "dataset_dir": str(plan.cohort)}
+    record = {"status": "completed", "epochs": 2, "config": {**parser.get(), **options}}
+    (folder / "run.json").write_text(json.dumps(record, default=str))
+    (folder / "checkpoint.pt").touch()
+    named = any("epochs" in (one.get("identity") or {}) for one in values["train"]["handlers"])
+    assert named == bundle.endswith("semi")
+    spread = ["epochs 2, now 3, over which its schedule is spread"] if named else []
+    assert [d for d in state.differences(plan, run, None) if d.startswith("epochs")] == spread
+    record["status"] = "running"  # cut: the checkpoint is refused all the same, and without one it starts anew
+    (folder / "run.json").write_text(json.dumps(record, default=str))
+    assert [d for d in state.differences(plan, run, None) if d.startswith("epochs")] == spread
+    (folder / "checkpoint.pt").unlink()
+    assert not [d for d in state.differences(plan, run, None) if d.startswith("epochs")]
 
 
 def test_scores_of_other_weights_are_made_anew(make: Make) -> None:
