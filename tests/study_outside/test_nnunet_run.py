@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 from grn_monai.data import scan_list
 from grn_monai.metrics import dice_per_slice
 from grn_monai.study.outside import nnunet
+from grn_monai.study.state import cohort_digest
 from grn_monai.study.status import Lock
 from tests.metrics.layered import perturbed
 from tests.study_outside.conftest import AFFINE, SHAPE, save
@@ -141,6 +143,34 @@ def test_other_settings_do_not_mix(study: Path, fake: Path, folder: Path, capsys
     assert "a run of other settings (epochs 5)" in capsys.readouterr().err
     assert (folder / "run.json").read_bytes() == before
     assert json.loads((folder / "status.json").read_text())["state"] == "done"
+
+
+def test_another_cohort_with_the_same_list_is_refused(
+    study: Path, fake: Path, folder: Path, cohort: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(cohort, own)
+    study.write_text(study.read_text().replace(str(cohort), str(own)))
+    assert start(study, fake) == 0
+    assert json.loads((folder / "status.json").read_text())["cohort"] == cohort_digest(own)
+    image = own / "images/a_1.nii.gz"
+    image.write_bytes(image.read_bytes() + b"0")
+    assert start(study, fake) == 1
+    assert "a run of other settings (another cohort)" in capsys.readouterr().err
+    # A record from before there was a digest stands by its list of scans.
+    record = json.loads((folder / "run.json").read_text())
+    del record["settings"]["cohort"]
+    (folder / "run.json").write_text(json.dumps(record))
+    assert start(study, fake) == 0
+
+
+def test_methods_with_splits_of_their_own_give_it_none(
+    study: Path, fake: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = "  deep: {bundle: us_layers_supervised, options: {depth_axis: 1}}\n"
+    study.write_text(study.read_text() + line)
+    assert start(study, fake) == 2
+    assert "runs that differ in depth_axis" in capsys.readouterr().err
 
 
 def test_a_prediction_off_the_grid_fails(study: Path, fake: Path, folder: Path) -> None:

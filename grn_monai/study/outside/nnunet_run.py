@@ -20,6 +20,7 @@ from grn_monai.study.outside.nnunet_dataset import DATASET, IMAGES, export_datas
 from grn_monai.study.outside.nnunet_tools import Settings, add_small, nnunet_versions, stage_commands
 from grn_monai.study.plan import Plan, fraction_name
 from grn_monai.study.process import Child
+from grn_monai.study.state import cohort_digest
 from grn_monai.study.status import Lock, now, read_json, write_status
 
 __all__ = ["NnunetRun"]
@@ -50,8 +51,12 @@ class NnunetRun:
     def __post_init__(self) -> None:
         place = Path(fraction_name(self.settings.fraction)) / f"seed_{self.settings.seed}"
         self.folder = self.plan.output / "outside" / self.name / place
-        options: dict[str, Any] = self.plan.runs[0].options  # of the cohort, and so the same for all runs
-        self.split = str(options.get("split", "dataset.json"))
+        options: dict[str, Any] = self.plan.runs[0].options
+        for key in ("split", "depth_axis", "depth_reversed"):  # of the cohort, and so the same for all runs
+            if any(run.options.get(key) != options.get(key) for run in self.plan.runs):
+                found, mend = f"runs that differ in {key}", "Set it in the study's own options."
+                raise InputError(self.plan.file, found, f"one {key} for the whole study", mend)
+        self.split = self.plan.runs[0].split
         self.depth_axis, self.depth_reversed = options.get("depth_axis", 2), bool(options.get("depth_reversed", False))
 
     @property
@@ -83,7 +88,7 @@ class NnunetRun:
 
     def _do_stages(self, record: dict[str, Any], lock: Lock) -> None:
         started, begin, before = now(), time.monotonic(), record["seconds"]
-        cohort = record["settings"]["cohort_sha256"]
+        cohort = cohort_digest(self.plan.cohort, self.split)
         stage = ""
         try:
             for stage in self._stages():
@@ -112,7 +117,11 @@ class NnunetRun:
         if not (self.plan.cohort / self.split).is_file():
             mend = f"`grn-monai study {self.plan.file}` makes it, where the study simulates it."
             raise InputError(self.plan.cohort, "no cohort", f"a folder with {self.split}", mend)
-        asked = {**self.settings.record(), "cohort_sha256": sha256(self.plan.cohort / self.split)}
+        asked = {
+            **self.settings.record(),
+            "cohort_sha256": sha256(self.plan.cohort / self.split),  # all that older records have
+            "cohort": cohort_digest(self.plan.cohort, self.split),
+        }
         record = read_json(self.folder / "run.json")
         if not record:
             items = datalist(
@@ -137,8 +146,7 @@ class NnunetRun:
                 "seconds": 0.0,
             }
             self._write(record)
-        elif record.get("settings") != asked:
-            other = [f"{key} {value}" for key, value in record.get("settings", {}).items() if asked.get(key) != value]
+        elif other := _other(record.get("settings", {}), asked):
             mend = "Give another --name, or remove that folder."
             raise InputError(self.folder, f"a run of other settings ({', '.join(other)})", "the same settings", mend)
         return record
@@ -218,3 +226,10 @@ class NnunetRun:
             found = f"{count_scans(len(result.failures))} that cannot be scored"
             raise InputError(out, found, "scores of all", f"{scan}: {why}")
         print(f"  mean Dice of the slices {result.summary['slice']['mean']:.3f}, {count_scans(len(result.scans))}")
+
+
+def _other(was: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What differs in the settings of an earlier start; the cohort is named once, and older records lack its digest."""
+    keys = [key for key in asked if was.get(key) != asked[key] and not (key == "cohort" and key not in was)]
+    cohort = [key for key in keys if key.startswith("cohort")]
+    return [f"{key} {was.get(key)}" for key in keys if key not in cohort] + ["another cohort"] * bool(cohort)
