@@ -74,6 +74,12 @@ def test_a_failed_run_stops_no_other_and_is_tried_again(make: Make) -> None:
     assert (plan.output / "report" / "report.html").is_file()
     logs = [(plan.folder(run) / "train.log").read_text().count("begins") for run in plan.runs]
     assert logs == [1, 1, 1, 1]
+    shutil.rmtree(plan.folder(plan.runs[0]))  # and its mark stays
+    third = snakemake(plan, {})
+    out, _ = third.communicate(timeout=300)
+    assert third.returncode == 0, out
+    assert states(plan) == ["done"] * 4
+    assert [(plan.folder(run) / "train.log").read_text().count("begins") for run in plan.runs] == logs
     assert (plan.output / "study.json").is_file()
 
 
