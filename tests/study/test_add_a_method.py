@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import fire
+import monai.bundle
+import pytest
 import yaml
 
+from data_prep.simulate.cohort import simulate_cohort
+from data_prep.simulate.settings import Settings
+from grn_monai.study import load_plan, state
+from grn_monai.study.job import stage_command
 from tests.study.conftest import ROOT
 
 PAGE = (ROOT / "docs" / "add_a_method.md").read_text()
@@ -22,16 +26,14 @@ def block(language: str, number: int = 0) -> str:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, re.S)[number]
 
 
-def test_the_example_of_the_page_runs_in_a_study(tmp_path: Path) -> None:
+def test_the_example_of_the_page_runs_in_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copytree(ROOT / "bundles" / "us_layers_semi", tmp_path / "bundles" / "us_layers_semi")
     (tmp_path / "my_methods.py").write_text(block("python"))
     overlay = tmp_path / "bundles" / "us_layers_semi" / "configs" / "method_entropy.yaml"
     overlay.write_text(block("yaml"))
-    cohort = "--subjects 4 --scans 4 --split 2 1 1 --split-scans 2 1 1 --shape 20 16 40 --workers 1"
-    # Made here: the study would look for data_prep beside `bundles`.
-    simulate = [sys.executable, "-m", "data_prep", "simulate", "--out", str(tmp_path / "cohort"), *cohort.split()]
-    subprocess.run(simulate, cwd=ROOT, check=True, capture_output=True)
-    plan = {
+    settings = Settings(split=(2, 1, 1), split_scans=(2, 1, 1), shape=(20, 16, 40))
+    simulate_cohort(tmp_path / "cohort", settings, workers=1, progress=False)
+    content = {
         "name": "example",
         "cohort": {"path": "cohort"},
         "bundles": "bundles",
@@ -40,12 +42,18 @@ def test_the_example_of_the_page_runs_in_a_study(tmp_path: Path) -> None:
         "fractions": {0.5: {"epochs": 2}},
         "methods": yaml.safe_load(block("yaml", 1)),
     }
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(plan))
-    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{ROOT}", "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, "-m", "grn_monai.cli", "study", "study.yaml"]
-    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    folder = tmp_path / "out" / "runs" / "entropy" / "50pct" / "seed_0"
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
+    plan = load_plan(tmp_path / "study.yaml")
+    (run,) = plan.runs
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # In this process: a study would start one for each, which takes most of a minute on a busy machine.
+    while left := state.todo(plan, run):
+        command = stage_command(plan, run, left[0])
+        monkeypatch.chdir(command.folder)
+        assert command.line[1:4] == ("-m", "monai.bundle", "run")
+        fire.Fire({"run": monai.bundle.run}, command=list(command.line[3:]))
+        assert left[0] not in state.todo(plan, run)
+    folder = plan.folder(run)
     with open(folder / "history.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     # The entropy of a network that has hardly learnt is near its maximum, and it had its weight.
