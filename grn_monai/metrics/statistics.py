@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -12,12 +13,15 @@ __all__ = [
     "MeanCI",
     "PairedDifference",
     "cluster_bootstrap_ci",
-    "crossed_bootstrap_ci",
+    "crossed_ci",
+    "group_index",
     "mean_ci",
     "paired_difference",
 ]
 
 Floats = npt.NDArray[np.float64]
+Groups = Sequence[Hashable] | npt.NDArray[np.intp]
+"""The subject of each row, by name or by number from 0."""
 
 
 class MeanCI(NamedTuple):
@@ -35,6 +39,25 @@ class PairedDifference(NamedTuple):
     ci: tuple[float, float] | None
     subject_ci: tuple[float, float] | None
     n: int
+
+
+def group_index(groups: Groups) -> tuple[npt.NDArray[np.intp], int]:
+    """Number of each row's group and how many groups there are; groups are numbered as they first appear.
+
+    An array of integers is taken as numbered already (0 to the number of groups − 1), which saves the time.
+    """
+    if isinstance(groups, np.ndarray) and np.issubdtype(groups.dtype, np.integer):
+        return groups, int(groups.max(initial=-1)) + 1
+    index_of = {group: i for i, group in enumerate(dict.fromkeys(groups))}
+    return np.fromiter((index_of[group] for group in groups), dtype=np.intp, count=len(groups)), len(index_of)
+
+
+@lru_cache(maxsize=8)
+def _draws(count: int, n: int, seed: int) -> npt.NDArray[np.int64]:
+    """(n, count) resamples of the numbers below `count`; the same for all means of a report."""
+    draws = np.random.default_rng(seed).integers(count, size=(n, count))
+    draws.flags.writeable = False
+    return draws
 
 
 def mean_ci(values: npt.ArrayLike) -> MeanCI:
@@ -61,7 +84,7 @@ def mean_ci(values: npt.ArrayLike) -> MeanCI:
 
 
 def cluster_bootstrap_ci(
-    values: npt.ArrayLike, groups: Sequence[Hashable], n: int = 2000, seed: int = 0, level: float = 0.95
+    values: npt.ArrayLike, groups: Groups, n: int = 2000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float] | None:
     """Percentile bootstrap interval of the mean, resampling subjects with all their rows.
 
@@ -85,34 +108,30 @@ def cluster_bootstrap_ci(
     if n < 1 or not 0 < level < 1:
         msg = f"n must be at least 1 and level between 0 and 1, got n={n}, level={level}"
         raise ValueError(msg)
-    index_of = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    index = np.fromiter((index_of[group] for group in groups), dtype=np.intp, count=rows.size)
+    index, count = group_index(groups)
     kept = ~np.isnan(rows)
     # The mean of a resample is the ratio of its sum to its count, so per-subject totals are all it needs.
-    sums = np.bincount(index[kept], weights=rows[kept], minlength=len(index_of))
-    counts = np.bincount(index[kept], minlength=len(index_of))
+    sums = np.bincount(index[kept], weights=rows[kept], minlength=count)
+    counts = np.bincount(index[kept], minlength=count)
     sums, counts = sums[counts > 0], counts[counts > 0]
     if counts.size < 2:
         return None
-    draws = np.random.default_rng(seed).integers(counts.size, size=(n, counts.size))
+    draws = _draws(counts.size, n, seed)
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def crossed_bootstrap_ci(
-    values: npt.ArrayLike, groups: Sequence[Hashable], n: int = 2000, seed: int = 0, level: float = 0.95
-) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean over seeds and rows, resampling seeds and subjects independently.
+def crossed_ci(values: npt.ArrayLike, groups: Groups, level: float = 0.95) -> tuple[float, float] | None:
+    """t-interval of the mean over trainings and rows, for other subjects and other trainings.
 
-    It says how far the mean would move with other subjects and other trainings. Two or three seeds tell little of
-    the spread of trainings, so it is rough.
+    Two crossed random effects: its half-width is √(t²·v of the subjects' means + t²·v of the trainings' means), v the
+    variance divided by the number, each t with its own degrees of freedom. With two or three trainings that differ it
+    is wide, as it has to be: a percentile bootstrap over so few, or Satterthwaite's freedom, is too narrow.
 
     Args:
         values: (S, N) numbers without NaN: trainings, rows; every training scores the same rows.
         groups: (N,) subject of each row.
-        n: number of resamples.
-        seed: seed of the resampling.
         level: coverage, between 0 and 1.
 
     Returns:
@@ -121,25 +140,25 @@ def crossed_bootstrap_ci(
     Raises:
         ValueError: for arguments of different length.
     """
+    from scipy.stats import t
+
     rows = np.asarray(values, dtype=np.float64)
     if rows.ndim != 2 or len(groups) != rows.shape[1]:
         msg = f"values must be (S, N) with a group for each row, got shape {rows.shape} and {len(groups)} groups"
         raise ValueError(msg)
-    index_of = {group: i for i, group in enumerate(dict.fromkeys(groups))}
-    if len(rows) < 2 or len(index_of) < 2:
+    index, count = group_index(groups)
+    if len(rows) < 2 or count < 2:
         return None
-    index = np.fromiter((index_of[group] for group in groups), dtype=np.intp, count=rows.shape[1])
-    sums = np.stack([np.bincount(index, weights=row, minlength=len(index_of)) for row in rows])
-    counts = np.bincount(index, minlength=len(index_of))
-    rng = np.random.default_rng(seed)
-    subjects = rng.integers(counts.size, size=(n, counts.size))
-    trainings = rng.integers(len(rows), size=(n, len(rows)))
-    # How often each training is drawn weights its sums, so no resample is ever written out.
-    weights = np.stack([np.bincount(draw, minlength=len(rows)) for draw in trainings]) / len(rows)
-    mixed = np.take_along_axis(weights @ sums, subjects, axis=1)
-    means = mixed.sum(axis=1) / counts[subjects].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+    sizes = np.bincount(index, minlength=count)
+    means = np.stack([np.bincount(index, weights=row, minlength=count) for row in rows]) / sizes
+    # A subject counts by its rows: its share of the mean over rows, linearised, has the mean itself as its mean.
+    mean = float(rows.mean())
+    shares = mean + sizes / sizes.mean() * (means - mean)
+    of_subjects = float(shares.mean(axis=0).var(ddof=1)) / count
+    of_trainings = float(shares.mean(axis=1).var(ddof=1)) / len(rows)
+    quantiles = [float(t.ppf((1 + level) / 2, size - 1)) for size in (count, len(rows))]
+    half = float(np.sqrt(quantiles[0] ** 2 * of_subjects + quantiles[1] ** 2 * of_trainings))
+    return mean - half, mean + half
 
 
 def paired_difference(

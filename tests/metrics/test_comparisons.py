@@ -11,11 +11,12 @@ from grn_monai.metrics.comparisons import (
     compare_paired,
     holm,
     paired_t_test,
+    sign_flip_interval,
     sign_flip_test,
     subject_means,
     tost_paired,
 )
-from grn_monai.metrics.statistics import cluster_bootstrap_ci, crossed_bootstrap_ci
+from grn_monai.metrics.statistics import cluster_bootstrap_ci, crossed_ci, mean_ci
 
 
 @pytest.fixture
@@ -63,13 +64,13 @@ def test_permutation_agrees_with_scipy() -> None:
 
 
 def test_permutation_of_many_subjects_is_sampled() -> None:
-    values = np.random.default_rng(2).normal(0.35, 1, 20)
-    found = sign_flip_test(values, resamples=40_000)
+    values = np.random.default_rng(2).normal(0.35, 1, 18)
+    found = sign_flip_test(values, resamples=10_000)
     assert not found.exact
-    assert found.smallest == 1 / 40_001
-    bits = (np.arange(2**20)[:, None] >> np.arange(20)) & 1
+    assert found.smallest == 1 / 10_001
+    bits = (np.arange(2**18)[:, None] >> np.arange(18)) & 1
     exact = (np.abs((1 - 2 * bits) @ values) >= abs(values.sum()) - 1e-9).mean()
-    assert found.p == pytest.approx(exact, abs=4 * np.sqrt(exact / 40_000))
+    assert found.p == pytest.approx(exact, abs=4 * np.sqrt(exact / 10_000))
     assert sign_flip_test(values, seed=1).p == sign_flip_test(values, seed=1).p
     assert sign_flip_test(np.ones(20)).p > 0
 
@@ -109,7 +110,10 @@ def test_comparison_joins_the_parts(scores: tuple[np.ndarray, np.ndarray, list[s
     a, b, groups = scores
     found = compare_paired(a, b, groups, margin=0.02)
     mean_a, mean_b = a.mean(axis=0), b.mean(axis=0)
-    assert found.difference.mean == pytest.approx((a - b).mean())
+    assert found.mean == found.rows_mean == pytest.approx((a - b).mean())
+    assert found.rows_ci == mean_ci(mean_a - mean_b).ci
+    assert found.interval == pytest.approx(sign_flip_interval((mean_a - mean_b).reshape(6, 4).mean(axis=1)))
+    assert found.seed_ci == pytest.approx(crossed_ci(a - b, groups))
     assert found.p_t == pytest.approx(stats.ttest_rel(mean_a, mean_b).pvalue)
     by_subject = (mean_a - mean_b).reshape(6, 4).mean(axis=1)
     assert found.permutation == sign_flip_test(by_subject)
@@ -120,7 +124,7 @@ def test_comparison_joins_the_parts(scores: tuple[np.ndarray, np.ndarray, list[s
     assert (found.seeds, found.note) == (2, "")
     # The other way round all signs turn and no p changes.
     back = compare_paired(b, a, groups, margin=0.02)
-    assert back.difference.mean == pytest.approx(-found.difference.mean)
+    assert back.mean == pytest.approx(-found.mean)
     assert back.permutation.p == pytest.approx(found.permutation.p)
     assert back.subjects.not_inferior == pytest.approx(found.subjects.not_superior)
 
@@ -139,7 +143,7 @@ def test_degenerate_scores_have_a_note_and_no_nan() -> None:
     assert (shifted.p_t, shifted.subjects.not_inferior, shifted.subjects.equivalent) == (0, 0, 1)
     assert shifted.note == "the same difference in every row"
     assert alone.note == "one subject: no test over subjects"
-    assert (alone.permutation.p, alone.subjects.equivalent, alone.difference.subject_ci) == (1, None, None)
+    assert (alone.permutation.p, alone.subjects.equivalent, alone.interval) == (1, None, None)
     assert single.p_t is None
     assert single.seed_sd is None
     assert single.seed_ci is None
@@ -151,33 +155,97 @@ def test_comparison_refuses_what_does_not_pair(shape: tuple[int, int]) -> None:
         compare_paired(np.ones((2, 4)), np.ones(shape), ["a"] * 4)
 
 
-def test_crossed_bootstrap_equals_plain_resampling() -> None:
-    rng = np.random.default_rng(0)
-    groups = np.repeat([4, 2, 9], [2, 5, 3])
-    values = rng.normal(size=(3, groups.size)) + groups
-    draws = np.random.default_rng(7)
-    subjects, seeds = draws.integers(3, size=(200, 3)), draws.integers(3, size=(200, 3))
-    order = [4, 2, 9]
-    means = [
-        np.concatenate([values[seed_draw][:, groups == order[i]].ravel() for i in subject_draw]).mean()
-        for subject_draw, seed_draw in zip(subjects, seeds, strict=True)
-    ]
-    assert crossed_bootstrap_ci(values, groups.tolist(), n=200, seed=7) == pytest.approx(
-        np.quantile(means, [0.025, 0.975])
-    )
-
-
-def test_crossed_bootstrap_is_wider_where_trainings_differ() -> None:
-    rng = np.random.default_rng(0)
-    groups = [f"s{i // 5}" for i in range(50)]
-    row = rng.normal(0.6, 0.1, 50)
-    values = np.stack([row, row + 0.2, row - 0.2])
-    both = crossed_bootstrap_ci(values, groups)
-    subjects = cluster_bootstrap_ci(values.mean(axis=0), groups)
-    assert both is not None
-    assert subjects is not None
-    assert both[1] - both[0] > 1.5 * (subjects[1] - subjects[0])
-    assert crossed_bootstrap_ci(values[:1], groups) is None
-    assert crossed_bootstrap_ci(values, ["a"] * 50) is None
+def test_crossed_interval_by_hand() -> None:
+    # Two trainings, two subjects: means of subjects 1.5 and 3.5, of trainings 2 and 3.
+    found = crossed_ci([[1, 1, 3], [2, 2, 4]], ["a", "a", "b"])
+    assert found is not None
+    # Subject a has two of three rows, 4/3 of a mean share: its share of the mean is 13/6 + 4/3 · (1.5 − 13/6).
+    mean = 13 / 6
+    shares = np.array([[mean + 4 / 3 * (1 - mean), mean + 2 / 3 * (3 - mean)], [0, 0]])
+    shares[1] = mean + 4 / 3 * (2 - mean), mean + 2 / 3 * (4 - mean)
+    u, v = shares.mean(axis=0).var(ddof=1) / 2, shares.mean(axis=1).var(ddof=1) / 2
+    half = stats.t.ppf(0.975, 1) * np.sqrt(u + v)
+    assert found == pytest.approx((mean - half, mean + half))
+    assert crossed_ci(np.ones((1, 4)), ["a", "a", "b", "b"]) is None
+    assert crossed_ci(np.ones((3, 4)), ["a"] * 4) is None
+    assert crossed_ci(np.full((3, 4), 0.5), ["a", "a", "b", "b"]) == pytest.approx((0.5, 0.5))
     with pytest.raises(ValueError, match="group for each row"):
-        crossed_bootstrap_ci(row, groups)
+        crossed_ci(np.ones(4), ["a"] * 4)
+
+
+@pytest.mark.parametrize(("seeds", "spread"), [(2, 3.0), (3, 3.0), (3, 0.3), (5, 1.0)])
+def test_two_equal_methods_whose_trainings_differ_are_seldom_told_apart(seeds: int, spread: float) -> None:
+    """What the sign flips alone would call significant mostly (spread 3): the interval over seeds holds zero."""
+    rng = np.random.default_rng(seeds)
+    groups = np.repeat(np.arange(11), 2)
+    wrong = flips = 0
+    for _ in range(300):
+        chance = rng.normal(0, spread, (seeds, 1)) + rng.normal(0, 1, 11)[groups] + rng.normal(0, 0.5, (seeds, 22))
+        significant = sign_flip_test(subject_means(chance.mean(axis=0), groups)).p < 0.05
+        low, high = crossed_ci(chance, groups) or (0, 0)
+        flips += significant
+        wrong += significant and not low <= 0 <= high
+    assert wrong / 300 <= 0.07
+    assert flips > 100 or spread < 3
+
+
+@pytest.mark.parametrize("n", [5, 6, 8, 11, 14])
+def test_the_interval_is_the_test_inverted(n: int) -> None:
+    rng = np.random.default_rng(n)
+    for _ in range(20):
+        values = rng.normal(rng.normal(0, 0.8), 1, n)
+        found = sign_flip_interval(values)
+        if n < 6:
+            assert found is None  # 2 / 2⁵ is not below 0.05
+            continue
+        assert found is not None
+        low, high = found
+        assert (low <= 0 <= high) == (sign_flip_test(values).p >= 0.05)
+        for end, outside in ((low, low - 1e-6), (high, high + 1e-6)):
+            assert sign_flip_test(values - end).p >= 0.05
+            assert sign_flip_test(values - outside).p < 0.05
+
+
+def test_the_interval_of_many_subjects_agrees_with_its_test_too() -> None:
+    rng = np.random.default_rng(0)
+    values = rng.normal(0.4, 1, 24)
+    found = sign_flip_interval(values)
+    assert found is not None
+    assert sign_flip_test(values - found[0] + 1e-6).p < 0.05 <= sign_flip_test(values - found[0] - 1e-6).p
+    half = stats.t.ppf(0.975, 23) * values.std(ddof=1) / np.sqrt(24)
+    assert found == pytest.approx((values.mean() - half, values.mean() + half), abs=0.06)
+
+
+def test_the_interval_covers_where_the_bootstrap_does_not() -> None:
+    rng = np.random.default_rng(5)
+    hits = bootstrap = 0
+    for _ in range(600):
+        values = rng.normal(0, 1, 7)
+        low, high = sign_flip_interval(values) or (0, 0)
+        hits += low <= 0 <= high
+        low, high = cluster_bootstrap_ci(values, np.arange(7), n=500) or (0, 0)
+        bootstrap += low <= 0 <= high
+    assert hits / 600 >= 0.93
+    assert bootstrap / 600 < 0.91
+
+
+def test_subjects_of_many_slices_do_not_decide_the_sign() -> None:
+    """Seven subjects gain; one with most of the slices loses: mean, test, interval and TOST all go by subjects."""
+    groups = ["big"] * 100 + [f"s{i}" for i in range(7)]
+    a = np.concatenate([np.full(100, 0.4), 0.55 + 0.01 * np.arange(7)])
+    found = compare_paired(a, np.full(107, 0.5), groups)
+    assert found.mean == pytest.approx((-0.1 + sum(0.05 + 0.01 * i for i in range(7))) / 8)
+    assert found.mean > 0 > found.rows_mean
+    assert found.note == "the mean over slices has the other sign"
+    assert found.interval is not None
+    assert found.interval[0] <= 0 <= found.interval[1]
+
+
+def test_a_family_has_its_planned_size_from_the_first_test_on() -> None:
+    assert holm([0.01], 4) == [0.04]
+    assert holm([0.01, None, 0.02], 4) == pytest.approx([0.04, None, 0.06])
+    rng = np.random.default_rng(1)
+    p = rng.uniform(0, 0.1, 8).tolist()
+    for n in range(1, 8):  # what has arrived is never corrected harder when more arrives
+        before, after = holm(p[:n], 8), holm(p[: n + 1], 8)
+        assert all(b >= a - 1e-12 for b, a in zip(before, after, strict=False) if b is not None and a is not None)

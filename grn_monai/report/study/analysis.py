@@ -1,4 +1,4 @@
-"""Means, intervals and comparisons of a study, each computed once.
+"""Means, intervals and comparisons of a study, each computed once, for tables, verdicts and figures alike.
 
 A slice's score is averaged over the seeds first; that average is the value behind every mean, interval and test. How
 far seeds differ stands beside it. Comparisons take the seeds that both methods have: with a seed go its labelled
@@ -7,7 +7,6 @@ subjects, so unlike seeds would not pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,28 +14,24 @@ import numpy.typing as npt
 
 from grn_monai.labels import LAYER_NAMES, LAYERS
 from grn_monai.metrics.comparisons import Comparison, compare_paired, holm
-from grn_monai.metrics.statistics import cluster_bootstrap_ci, crossed_bootstrap_ci, mean_ci
+from grn_monai.metrics.statistics import Groups, cluster_bootstrap_ci, crossed_ci, group_index, mean_ci
 from grn_monai.report.study.collect import StudyResults
-from grn_monai.report.study.entrants import Entrant
+from grn_monai.report.study.entrants import Place
 from grn_monai.report.study.plan import counted
+from grn_monai.report.study.questions import Family, families
 
-__all__ = ["COLUMNS", "OVERALL", "Analysis", "Family", "Place", "Summary"]
+__all__ = ["COLUMNS", "FEWEST", "OVERALL", "Analysis", "Place", "Summary", "analysis_of"]
 
 OVERALL = "overall"
 COLUMNS: tuple[str, ...] = (*(LAYER_NAMES[label] for label in LAYERS), OVERALL)
 """The six layers, superficial to deep, and their mean."""
 
+FEWEST = 5
+"""Subjects below which no bootstrap interval is shown: of three, it covers the truth three times in four."""
+
 Floats = npt.NDArray[np.float64]
 Interval = tuple[float, float]
 Scores = dict[int, npt.NDArray[np.float32]]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a comparison is made: one row of a table at one fraction of labels."""
-
-    entrant: Entrant
-    fraction: float
 
 
 @dataclass(frozen=True)
@@ -46,8 +41,8 @@ class Summary:
     Attributes:
         mean: over seeds and slices.
         ci: mean ± 1.96·SD/√N over slices, of scores averaged over seeds (the papers' interval).
-        subject_ci: bootstrap that resamples subjects; None for one.
-        seed_ci: bootstrap that resamples subjects and seeds; None for one of either.
+        subject_ci: bootstrap that resamples subjects; None for fewer than `FEWEST`.
+        seed_ci: t-interval for other subjects and other seeds; None for one of either.
         seed_sd: standard deviation over seeds of the mean; None for one seed.
         seeds: the seeds.
         n: slices.
@@ -64,36 +59,6 @@ class Summary:
     subjects: int
 
 
-@dataclass(frozen=True)
-class Family:
-    """Comparisons that are corrected together: each place against its reference.
-
-    Attributes:
-        references: place to what it is compared with.
-        comparisons: place to comparison.
-        corrected: place to Holm-corrected p of the permutation test.
-    """
-
-    references: dict[Place, Place]
-    comparisons: dict[Place, Comparison]
-    corrected: dict[Place, float]
-
-    @property
-    def smallest(self) -> float:
-        """The smallest corrected p that this family can give: with few subjects it may lie above 0.05."""
-        floors = [c.permutation.smallest for c in self.comparisons.values()]
-        return min(1.0, min(floors) * len(floors)) if floors else 1.0
-
-    def differs(self, place: Place) -> bool:
-        """Whether the place differs from its reference after correction, at 0.05."""
-        return place in self.corrected and self.corrected[place] < 0.05
-
-    def differs_by_slices(self, place: Place) -> bool:
-        """Whether it does by the papers' test: paired t over slices, 0.05, uncorrected."""
-        found = self.comparisons.get(place)
-        return found is not None and found.p_t is not None and found.p_t < 0.05
-
-
 class Analysis:
     """Scores of one section of a study.
 
@@ -108,6 +73,9 @@ class Analysis:
         self.results, self.section, self.margin, self.seed = results, section, margin, seed
         rows = results.rows.get(section)
         self.subjects: tuple[str, ...] = rows.subjects if rows else ()
+        self.subject_index, _ = group_index(self.subjects)
+        self.families = families(results)
+        self._corrected: dict[frozenset[Place], tuple[Family, float | None]] = {}
         self._summaries: dict[tuple[Place, str], Summary | None] = {}
         self._comparisons: dict[tuple[Place, Place, str], Comparison | None] = {}
 
@@ -132,6 +100,16 @@ class Analysis:
             self._summaries[key] = self._summarise(self.scores(place, column))
         return self._summaries[key]
 
+    def bootstrap(self, rows: Floats) -> Interval | None:
+        """Bootstrap interval over subjects of the mean of (N,) values of the section's slices."""
+        return self.bootstrap_of(rows, self.subject_index)
+
+    def bootstrap_of(self, values: Floats, subjects: Groups) -> Interval | None:
+        """Bootstrap interval over subjects of the mean of values, NaN left out; None for fewer than `FEWEST`."""
+        if group_index(subjects)[1] < FEWEST:
+            return None
+        return cluster_bootstrap_ci(values, subjects, seed=self.seed)
+
     def _summarise(self, scores: Scores) -> Summary | None:
         if not scores:
             return None
@@ -141,8 +119,8 @@ class Analysis:
         return Summary(
             mean=mean,
             ci=ci,
-            subject_ci=cluster_bootstrap_ci(rows, self.subjects, seed=self.seed),
-            seed_ci=crossed_bootstrap_ci(values, self.subjects, seed=self.seed),
+            subject_ci=self.bootstrap(rows),
+            seed_ci=crossed_ci(values, self.subject_index),
             seed_sd=float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None,
             seeds=tuple(scores),
             n=n,
@@ -161,25 +139,33 @@ class Analysis:
         if not shared:
             return None
         first, second = (np.stack([scores[seed] for seed in shared]) for scores in (a, b))
-        found = compare_paired(first, second, self.subjects, margin=self.margin, seed=self.seed)
+        found = compare_paired(first, second, self.subject_index, margin=self.margin, seed=self.seed)
         if len(shared) == max(len(a), len(b)):
             return found
         note = f"over the {counted(len(shared), 'seed')} that both have"
         return replace(found, note="; ".join(filter(None, [found.note, note])))
 
-    def family(self, pairs: Sequence[tuple[Place, Place]]) -> Family:
-        """Compare (place, reference) pairs and correct them together; pairs without scores are not in it."""
-        found = {
-            place: (reference, comparison)
-            for place, reference in pairs
-            if place != reference and (comparison := self.compare(place, reference)) is not None
-        }
-        corrected = holm([comparison.permutation.p for _, comparison in found.values()])
-        return Family(
-            references={place: reference for place, (reference, _) in found.items()},
-            comparisons={place: comparison for place, (_, comparison) in found.items()},
-            corrected={place: p for place, p in zip(found, corrected, strict=True) if p is not None},
-        )
+    def family(self, place: Place, reference: Place) -> Family | None:
+        """The family that the comparison is corrected in, whichever way round; None for one that is in none."""
+        return self._judged().get(frozenset((place, reference)), (None, None))[0]
+
+    def corrected(self, place: Place, reference: Place) -> float | None:
+        """p of the permutation test after Holm over its family's planned size; None without scores or family."""
+        return self._judged().get(frozenset((place, reference)), (None, None))[1]
+
+    def _judged(self) -> dict[frozenset[Place], tuple[Family, float | None]]:
+        if not self._corrected:
+            for family in self.families:
+                found = [self.compare(*pair) for pair in family.pairs]
+                p = holm([c.permutation.p if c else None for c in found], len(family.pairs))
+                for pair, value in zip(family.pairs, p, strict=True):
+                    self._corrected[frozenset(pair)] = family, value
+        return self._corrected
+
+    def smallest(self, family: Family) -> float:
+        """The smallest corrected p that a family can give: with few subjects it may lie above 0.05."""
+        floor = 2.0 ** (1 - self.n_subjects) if self.n_subjects <= 16 else 1 / 20_001
+        return min(1.0, floor * len(family.pairs))
 
     def why_missing(self, place: Place) -> str:
         """One or two words on why a row has no score at a fraction."""
@@ -191,10 +177,31 @@ class Analysis:
             return "failed"
         if "running" in states:
             return "running"
+        if "other settings" in states:
+            return "other settings"
         if any(f"{self.section}_{place.entrant.mode}" in run.faults for run in runs):
             return "left out"
         return "not scored" if any(run.record for run in runs) else "not run"
 
     def seeds_missing(self, place: Place) -> tuple[int, int]:
-        """(seeds scored, seeds planned) of a row at a fraction."""
-        return len(self.scores(place)), len(self.results.select(place.entrant.method.key, place.fraction))
+        """(seeds scored, seeds planned) of a row at a fraction; from outside all of the study's seeds are wanted."""
+        runs = self.results.select(place.entrant.method.key, place.fraction)
+        outside = place.entrant.method.group == "outside"
+        return len(self.scores(place)), max(len(runs), len(self.results.plan.seeds) if outside else 0)
+
+    @property
+    def most_seeds(self) -> int:
+        """The largest number of seeds that any row has."""
+        found = [len(self.scores(place)) for family in self.families for pair in family.pairs for place in pair]
+        return max(found, default=0)
+
+
+def analysis_of(results: StudyResults, section: str, margin: float = 0.01, seed: int = 0) -> Analysis:
+    """The analysis of a section, made once: tables, verdicts and figures share its numbers.
+
+    `margin` and `seed` count for the first call only.
+    """
+    if section not in results.analyses:
+        results.analyses[section] = Analysis(results, section, margin, seed)
+    found: Analysis = results.analyses[section]
+    return found

@@ -16,8 +16,9 @@ from grn_monai.metrics.files import json_text
 from grn_monai.report.page import page_template
 from grn_monai.report.study.collect import StudyResults, load_study
 from grn_monai.report.study.content import SECTIONS, Content, gather
+from grn_monai.report.study.facts import origin_text
 from grn_monai.report.study.formats import StudyTable, csv_table, html_table, markdown_table, tex_table
-from grn_monai.report.study.markdown import Picture, origin_text, provenance_lines, report_markdown
+from grn_monai.report.study.markdown import Picture, provenance_lines, report_markdown
 
 __all__ = ["build_study_report"]
 
@@ -69,6 +70,7 @@ def _json(content: Content, pictures: Sequence[Picture], files: Sequence[str], m
         "fractions": list(content.results.fractions),
         "seeds": list(plan.seeds),
         "cohort": dict(content.cohort),
+        "headline": content.headline,
         "verdicts": [asdict(verdict) for verdict in content.verdicts],
         "scores": content.scores,
         "tables": {table.key: _json_table(table) for table in content.all_tables},
@@ -88,7 +90,7 @@ def _html(content: Content, pictures: Sequence[Picture]) -> str:
         title=plan.title,
         origin=origin_text(plan.simulated),
         content=content,
-        verdicts=content.verdicts,
+        verdicts=[verdict for verdict in content.verdicts if verdict.verdict != "not tested"],
         sections=[
             (place, SECTIONS.get(place, place.capitalize()), [(t, html_table(t)) for t in tables])
             for place, tables in content.tables.items()

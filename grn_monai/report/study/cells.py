@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from grn_monai.metrics.comparisons import Comparison
-from grn_monai.report.numbers import interval
-from grn_monai.report.study.analysis import OVERALL, Analysis, Family, Place, Summary
+from grn_monai.report.numbers import interval, number
+from grn_monai.report.study.analysis import OVERALL, Analysis, Place, Summary
 from grn_monai.report.study.formats import Entry
 
-__all__ = ["dice_entry", "difference_entry", "mark_best", "p_text", "percent", "points"]
+__all__ = ["dice_entry", "difference_entry", "mark", "mark_best", "p_text", "percent", "points"]
 
 
 def percent(bounds: Sequence[float] | None, signed: bool = False) -> str:
@@ -51,8 +51,17 @@ def _parts(summary: Summary) -> dict[str, Any]:
     }
 
 
-def dice_entry(analysis: Analysis, place: Place, column: str, family: Family | None = None) -> Entry:
-    """Dice (%) of a place; for the overall column with its subject interval, seeds and marks."""
+def mark(comparison: Comparison | None, corrected: float | None) -> str:
+    """ "*" differs, "(*)" differs for these trainings only, and "†" by the papers' test over slices."""
+    if comparison is None:
+        return ""
+    significant = corrected is not None and corrected < 0.05
+    star = ("*" if comparison.holds_for_others else "(*)") * significant
+    return star + "†" * (corrected is not None and comparison.p_t is not None and comparison.p_t < 0.05)
+
+
+def dice_entry(analysis: Analysis, place: Place, column: str, reference: Place | None = None) -> Entry:
+    """Dice (%) of a place; the overall column with its subject interval, seeds, and marks against a reference."""
     summary = analysis.summary(place, column)
     if summary is None:
         why = analysis.why_missing(place)
@@ -68,18 +77,19 @@ def dice_entry(analysis: Analysis, place: Place, column: str, family: Family | N
     if scored < planned:
         below.append(f"{scored} of {planned} seeds")
     marks = ""
-    if family is not None:
-        marks = "*" * family.differs(place) + "†" * family.differs_by_slices(place)
+    if reference is not None and place != reference:
+        marks = mark(analysis.compare(place, reference), analysis.corrected(place, reference))
     return replace(entry, below=tuple(below), marks=marks)
 
 
 def comparison_parts(comparison: Comparison, corrected: float | None) -> dict[str, Any]:
     """Every number of a comparison, in percentage points."""
     return {
-        **_bounds("slices", comparison.difference.ci),
-        **_bounds("subjects", comparison.difference.subject_ci),
+        **_bounds("subjects", comparison.interval),
         **_bounds("subjects and seeds", comparison.seed_ci),
         **({"SD over seeds": 100 * comparison.seed_sd} if comparison.seed_sd is not None else {}),
+        "mean over slices": 100 * comparison.rows_mean,
+        **_bounds("slices", comparison.rows_ci),
         "p t-test slices": comparison.p_t,
         "p permutation subjects": comparison.permutation.p,
         **({"p permutation Holm": corrected} if corrected is not None else {}),
@@ -93,31 +103,47 @@ def comparison_parts(comparison: Comparison, corrected: float | None) -> dict[st
     }
 
 
-def difference_entry(comparison: Comparison | None, corrected: float | None = None, why: str = "") -> Entry:
-    """Difference in percentage points with its intervals and the p of both tests."""
+def difference_entry(analysis: Analysis, place: Place, reference: Place, why: str = "", full: bool = True) -> Entry:
+    """Difference in percentage points, its intervals and p.
+
+    Args:
+        analysis: of the section.
+        place: what is compared.
+        reference: with what.
+        why: shown where there is no comparison.
+        full: with p, the slices' mean and the note below; else the intervals only.
+    """
+    comparison = analysis.compare(place, reference)
     if comparison is None:
         return Entry(below=(why,) if why else (), parts={"note": why} if why else {})
-    below = [f"{name} {percent(ci, True)}" for name, ci in _intervals(comparison) if ci]
-    below.append(f"p {p_text(comparison.permutation.p)}" + (f", Holm {p_text(corrected)}" if corrected else ""))
-    if comparison.note:
-        below.append(comparison.note)
-    marks = "*" * (corrected is not None and corrected < 0.05)
-    marks += "†" * (comparison.p_t is not None and comparison.p_t < 0.05)
+    corrected = analysis.corrected(place, reference)
+    below = [f"subjects {percent(comparison.interval, True)}"] if comparison.interval else []
+    if comparison.seed_ci:
+        below.append(f"and seeds {percent(comparison.seed_ci, True)}")
+    if full:
+        holm_p = "not corrected" if corrected is None else f"Holm {p_text(corrected)}"
+        below.append(f"p {p_text(comparison.permutation.p)}, {holm_p}")
+        if comparison.rows_ci:
+            mean = number(100 * comparison.rows_mean, 1, signed=True)
+            below.append(f"slices {mean}, {percent(comparison.rows_ci, True)}")
+        below += [comparison.note] if comparison.note else []
     return Entry(
-        100 * comparison.difference.mean,
+        100 * comparison.mean,
         signed=True,
         below=tuple(below),
-        marks=marks,
+        marks=mark(comparison, corrected) if full else "",
         parts=comparison_parts(comparison, corrected),
     )
 
 
-def _intervals(comparison: Comparison) -> list[tuple[str, tuple[float, float] | None]]:
-    return [("slices", comparison.difference.ci), ("subjects", comparison.difference.subject_ci)]
+def mark_best(
+    rows: Sequence[list[Entry]], places: Sequence[Place], columns: Sequence[int], lowest: bool = False
+) -> None:
+    """Mark the best value of some columns in place, ties all; a column with one value has no best.
 
-
-def mark_best(rows: Sequence[list[Entry]], columns: Sequence[int], lowest: bool = False) -> None:
-    """Mark the best value of some columns in place, ties all; a column with one value has no best."""
+    Results from outside, trained under other conditions, are never the best.
+    """
+    rows = [row for row, place in zip(rows, places, strict=True) if place.entrant.method.group != "outside"]
     for column in columns:
         values = [row[column].value for row in rows]
         known = [value for value in values if value is not None]

@@ -102,6 +102,7 @@ class StudyResults:
         runs: every planned run, and those found below `outside/`.
         rows: section to what its slices are; a section without any evaluation is not in it.
         notes: what a reader should know, a sentence each.
+        analyses: section to its analysis, once one was asked for.
     """
 
     plan: Plan
@@ -109,6 +110,7 @@ class StudyResults:
     runs: list[Run]
     rows: dict[str, SliceRows]
     notes: list[str]
+    analyses: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def folder(self) -> Path:

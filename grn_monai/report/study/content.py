@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from grn_monai.report.study.analysis import COLUMNS, Analysis, Place
+from grn_monai.report.study.analysis import COLUMNS, Analysis, analysis_of
 from grn_monai.report.study.collect import StudyResults
 from grn_monai.report.study.complexity import complexity_table, load_complexity
 from grn_monai.report.study.effects import effects_table, not_inferior_table, test_tables
-from grn_monai.report.study.entrants import all_entrants
-from grn_monai.report.study.facts import cohort_facts, misprints, provenance_facts, runs_table, volume_tables
+from grn_monai.report.study.entrants import Place, all_entrants
+from grn_monai.report.study.facts import cohort_facts, misprints, origin_text, problems, provenance_facts, runs_table
 from grn_monai.report.study.formats import StudyTable
 from grn_monai.report.study.printed import abstracts
 from grn_monai.report.study.tables import ablation_table, control_tables, dice_tables
-from grn_monai.report.study.verdicts import Verdict, verdicts
+from grn_monai.report.study.verdicts import Verdict, headline, verdicts
+from grn_monai.report.study.volumes import thickness_tables, volume_tables
 from grn_monai.report.study.words import conventions
 
 __all__ = ["SECTIONS", "Content", "gather"]
@@ -45,6 +46,7 @@ class Content:
         state: one line on how far the study is.
         tables: place to its tables.
         verdicts: the papers' claims.
+        headline: what they come to, a few sentences, the main one first.
         says: what the papers' abstracts say, paper to text.
         cohort: facts of the cohort.
         problems: runs that are not done, and everything left out, a sentence each.
@@ -59,6 +61,7 @@ class Content:
     state: str
     tables: dict[str, list[StudyTable]]
     verdicts: list[Verdict]
+    headline: list[str]
     says: dict[str, str]
     cohort: list[tuple[str, str]]
     problems: list[str]
@@ -75,7 +78,9 @@ class Content:
 
 def _state_line(results: StudyResults) -> str:
     states = Counter(run.state for run in results.runs)
-    parts = [f"{states[s]} {s}" for s in ("done", "partial", "running", "failed", "missing") if states[s]]
+    parts = [
+        f"{states[s]} {s}" for s in ("done", "partial", "running", "failed", "other settings", "missing") if states[s]
+    ]
     done = states["done"] == len(results.runs)
     return f"{len(results.runs)} trainings: {', '.join(parts)}." + ("" if done else " The study is not complete.")
 
@@ -125,8 +130,8 @@ def gather(results: StudyResults, margin: float = 0.01, seed: int = 0) -> Conten
     from grn_monai.handlers.record import provenance
 
     section = "test" if "test" in results.rows else next(iter(results.rows))
-    analysis = Analysis(results, section, margin, seed)
-    validation = Analysis(results, "validation", margin, seed)
+    analysis = analysis_of(results, section, margin, seed)
+    validation = analysis_of(results, "validation", margin, seed)
     complexity = load_complexity(results.folder)
     tables = [
         *dice_tables(analysis),
@@ -134,25 +139,29 @@ def gather(results: StudyResults, margin: float = 0.01, seed: int = 0) -> Conten
         ablation_table(analysis, validation),
         *control_tables(analysis),
         *volume_tables(analysis),
+        *thickness_tables(analysis),
         complexity_table(complexity) if complexity else None,
         *test_tables(analysis),
         not_inferior_table(analysis),
         runs_table(results),
     ]
-    problems = list(results.notes)
+    lines = problems(results)
     commits = provenance_facts(results)["commits"]
     if len(commits) > 1:
-        problems.append(f"The trainings come from {len(commits)} states of the source: {', '.join(commits)}.")
-    scored = [analysis, *([validation] if section != "validation" and "validation" in results.rows else [])]
+        lines.append(f"The trainings come from {len(commits)} states of the source: {', '.join(commits)}.")
+    scored = [analysis_of(results, name, margin, seed) for name in results.rows]
+    origin = origin_text(results.plan.simulated)
+    found = verdicts(analysis)
     return Content(
         results=results,
         section=section,
         state=_state_line(results),
-        tables=_placed([table for table in tables if table is not None]),
-        verdicts=verdicts(analysis),
+        tables=_placed([replace(table, origin=origin) for table in tables if table is not None]),
+        verdicts=found,
+        headline=headline(found, analysis),
         says=abstracts(),
         cohort=cohort_facts(results),
-        problems=problems,
+        problems=lines,
         conventions=conventions(analysis),
         misprints=misprints(),
         provenance={

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from grn_monai.report.study.collect import StudyResults
 from grn_monai.report.study.plan import PlannedMethod
 
-__all__ = ["GROUPS", "Entrant", "Roles", "all_entrants", "entrants_of", "roles"]
+__all__ = ["GROUPS", "Entrant", "Place", "Roles", "all_entrants", "entrants_of", "roles"]
 
 GROUPS = ("supervised", "semi-supervised", "grn", "ablation", "network", "control", "outside")
 """The groups that tables know; methods of any other group stand beside the comparators."""
@@ -32,6 +32,14 @@ class Entrant:
     def key(self) -> str:
         """Method and mode for a file: `grn_plus_sge`."""
         return self.method.key if self.mode == "raw" else f"{self.method.key}_{self.mode}"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a comparison is made: one row of a table at one fraction of labels."""
+
+    entrant: Entrant
+    fraction: float
 
 
 def all_entrants(results: StudyResults) -> list[Entrant]:
@@ -62,7 +70,7 @@ class Roles:
 
     Attributes:
         supervised: the supervised U-Net: the first method of group "supervised".
-        grn_plus, grn_sel, grn_ssl: the first method of group "grn" on that bundle.
+        grn_plus, grn_sel, grn_ssl: the plainest method of group "grn" on that bundle, the first of equals.
     """
 
     supervised: PlannedMethod | None
@@ -87,7 +95,7 @@ def roles(results: StudyResults) -> Roles:
 
     def first(group: str, end: str = "") -> PlannedMethod | None:
         own = [m for m in results.methods.values() if m.group == group and m.bundle.endswith(end)]
-        # A method as its bundle has it goes before one with other options.
-        return min(own, key=lambda m: bool(end and m.overlays), default=None)
+        # The plain method goes before its variants, which have more overlays or options.
+        return min(own, key=lambda m: (len(m.overlays), len(m.options)) if end else (0, 0), default=None)
 
     return Roles(first("supervised"), first("grn", "grn_plus"), first("grn", "grn_sel"), first("grn", "grn_ssl"))

@@ -1,96 +1,55 @@
-"""What stands beside the Dice tables: volumes and thickness, what the runs took, failures, and where all comes from."""
+"""What stands beside the tables of scores: what the runs took, failures, the cohort, and where all comes from."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from grn_monai.errors import InputError
-from grn_monai.metrics.statistics import cluster_bootstrap_ci, mean_ci
-from grn_monai.report.numbers import interval, number
-from grn_monai.report.study.analysis import Analysis, Place
-from grn_monai.report.study.cells import mark_best, percent
+from grn_monai.report.numbers import number
 from grn_monai.report.study.collect import Run, StudyResults
-from grn_monai.report.study.entrants import all_entrants
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
-from grn_monai.report.study.plan import counted, fraction_name, fraction_text
+from grn_monai.report.study.plan import counted, fraction_text
 from grn_monai.report.study.printed import printed_notes
-from grn_monai.report.study.scores import Evaluation
 
-__all__ = ["cohort_facts", "misprints", "provenance_facts", "runs_table", "volume_tables"]
-
-Floats = npt.NDArray[np.float64]
+__all__ = ["cohort_facts", "misprints", "origin_text", "problems", "provenance_facts", "runs_table"]
 
 
-def _volume_values(evaluations: Iterable[Evaluation], kind: str, column: str) -> tuple[Floats, tuple[str, ...]] | None:
-    """(M,) mean over layers and seeds of a scan score, and the scans' subjects; None where a run lacks the scores."""
-    found = [e.volumes.get(kind) for e in evaluations]
-    volumes = [scores for scores in found if scores is not None]
-    if not volumes or len(volumes) < len(found) or any(v.scans != volumes[0].scans for v in volumes):
-        return None
-    stack = np.stack([getattr(scores, column).astype(np.float64) for scores in volumes])
-    counts = (~np.isnan(stack)).sum(axis=(0, 2))
-    means = np.where(counts > 0, np.nansum(stack, axis=(0, 2)) / np.maximum(counts, 1), np.nan)
-    return means, volumes[0].subjects
+def origin_text(simulated: bool | None) -> str:
+    """What must stand above every number of a study."""
+    if simulated:
+        return "Simulated cohort. All scans were made by a simulator; the figures say nothing about patients."
+    if simulated is None:
+        return "Origin unknown. The study does not say whether its scans are simulated."
+    return ""
 
 
-def _volume_entry(analysis: Analysis, place: Place, kind: str, column: str) -> Entry:
-    evaluations = analysis.results.evaluations(
-        place.entrant.method.key, place.fraction, analysis.section, place.entrant.mode
-    )
-    found = _volume_values(evaluations.values(), kind, column)
-    if found is None:
-        return Entry(below=(analysis.why_missing(place) if not evaluations else "not scored",))
-    values, subjects = found
-    scale, digits = (100, 1) if column == "dice" else (1, 2)
-    mean, _, n = mean_ci(values)
-    ci = cluster_bootstrap_ci(values, subjects, seed=analysis.seed)
-    text = "" if ci is None else percent(ci) if scale == 100 else interval(ci, digits)
-    parts = {"scans": n} | ({"subjects low": scale * ci[0], "subjects high": scale * ci[1]} if ci is not None else {})
-    value = None if np.isnan(mean) else scale * mean
-    return Entry(value, digits=digits, below=(f"subjects {text}",) if text else (), parts=parts)
-
-
-def volume_tables(analysis: Analysis) -> list[StudyTable]:
-    """Dice of fused and decoded volumes and thickness errors, one table for each fraction."""
-    tables = []
-    columns = (
-        ("Fused volume, Dice (%)", "volume", "dice"),
-        ("Decoded volume, Dice (%)", "decoded", "dice"),
-        ("Decoded, thickness error (mm)", "decoded", "thickness_error_mm"),
-        ("Decoded, thickness bias (mm)", "decoded", "mean_thickness_error_mm"),
-    )
-    for fraction in analysis.results.fractions:
-        places = [
-            Place(e, fraction)
-            for e in all_entrants(analysis.results)
-            if analysis.results.select(e.method.key, fraction)
-        ]
-        rows = [[_volume_entry(analysis, p, kind, column) for _, kind, column in columns] for p in places]
-        if all(cell.value is None for row in rows for cell in row):
-            continue
-        mark_best(rows, [0, 1])
-        mark_best(rows, [2], lowest=True)
-        tables.append(
-            StudyTable(
-                f"volumes_{fraction_name(fraction)}",
-                f"Volumes and thickness at {fraction_text(fraction)} of the labels",
-                [head for head, _, _ in columns],
-                list(zip([p.entrant.title for p in places], rows, strict=True)),
-                [
-                    "Fused: argmax of both planes’ probabilities; decoded: after the ordered-layer decode. Mean over "
-                    "layers, seeds and scans; 95 % bootstrap over subjects below. Thickness error: mean over A-lines "
-                    "of |predicted − true|; bias: predicted − true mean thickness."
-                ],
-                place="volumes",
+def problems(results: StudyResults) -> list[str]:
+    """Runs that are not done, by reason and method: one line for all that were not run, one for each other reason."""
+    groups: dict[tuple[str, str], list[Run]] = {}
+    for run in results.runs:
+        if run.reason:
+            method = "" if run.reason == "not run" else results.methods[run.method].title
+            groups.setdefault((run.reason, method), []).append(run)
+    lines = []
+    for (reason, title), runs in groups.items():
+        if not title:
+            every = Counter(run.method for run in results.runs)
+            missing = Counter(run.method for run in runs)
+            whole = [results.methods[key].title for key in missing if missing[key] == every[key]]
+            parts = [f"{results.methods[k].title} {n} of {every[k]}" for k, n in missing.items() if n < every[k]]
+            parts += [f"all of {', '.join(whole)}"] if whole else []
+            lines.append(f"Not run: {len(runs)} of {counted(len(results.runs), 'training')}: {'; '.join(parts)}.")
+        else:
+            places = "; ".join(
+                f"{fraction_text(f)}, seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}"
+                for f in sorted({run.fraction for run in runs})
+                if (seeds := sorted(run.seed for run in runs if run.fraction == f))
             )
-        )
-    return tables
+            lines.append(f"{title} at {places}: {reason}.")
+    return sorted(lines, key=lambda line: line.startswith("Not run: "))
 
 
 def _range(values: Sequence[float | int | None], digits: int = 0) -> str:
@@ -159,6 +118,14 @@ def cohort_facts(results: StudyResults) -> list[tuple[str, str]]:
         words = [f"seed {seed}: {_scan_list(names)}" for seed, names in sorted(found.items())]
         if words:
             lines.append((f"labelled at {fraction_text(fraction)}", "; ".join(words)))
+        same: dict[frozenset[str], list[int]] = {}
+        for seed, names in sorted(found.items()):
+            same.setdefault(frozenset(names), []).append(seed)
+        alike = [seeds for seeds in same.values() if len(seeds) > 1]
+        if alike and fraction < 1:
+            which = " and ".join(f"seeds {', '.join(map(str, seeds))}" for seeds in alike)
+            text = f"{which} label the same scans: their spread shows nothing of which subjects are labelled"
+            lines.append((f"note on {fraction_text(fraction)}", text))
     return lines
 
 
@@ -186,6 +153,12 @@ def _section_sizes(cohort: Path | None) -> list[tuple[str, str]]:
     return lines
 
 
+_PROGRAMS = {
+    "__main__.py": "python -m monai.bundle",
+    "nnunet.py": "python -m grn_monai.study.outside.nnunet",
+}
+
+
 def _shortened(command: Any, study: Path) -> str:
     """A recorded command without the disk it ran on: paths below the study's folder start with STUDY."""
     root = str(study.resolve())
@@ -196,8 +169,8 @@ def _shortened(command: Any, study: Path) -> str:
         elif word.startswith("/"):
             word = Path(word).name
         words.append(f'"{word}"' if " " in word or "[" in word else word)
-    if words and words[0] == "__main__.py":
-        words[:1] = ["python", "-m", "monai.bundle"]
+    if words:  # the record has the program's file name only
+        words[:1] = _PROGRAMS.get(words[0], words[0]).split(" ")
     return " ".join(words)
 
 
@@ -223,10 +196,10 @@ def provenance_facts(results: StudyResults) -> dict[str, Any]:
         git = run.record.get("git") or {}
         changed = git.get("changed_files")
         if git.get("commit"):
-            commits[str(git["commit"])[:12] + (f" with {changed} changed files" if changed else "")] += 1
+            commits[str(git["commit"])[:12] + (f" with {counted(changed, 'changed file')}" if changed else "")] += 1
         machine = [run.record.get("platform"), run.record.get("cuda")]
         threads = run.record.get("threads")
-        machines[", ".join(map(str, filter(None, [*machine, threads and f"{threads} threads"])))] += 1
+        machines[", ".join(map(str, filter(None, [*machine, threads and counted(threads, "thread")])))] += 1
     return {
         "commands": commands,
         "versions": {name: dict(found) for name, found in versions.items()},

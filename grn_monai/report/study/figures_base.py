@@ -11,10 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.files import replacing
-from grn_monai.metrics.statistics import cluster_bootstrap_ci
 from grn_monai.report.palette import method_colours
+from grn_monai.report.study.analysis import COLUMNS, OVERALL, analysis_of
 from grn_monai.report.study.collect import StudyResults
-from grn_monai.report.study.entrants import all_entrants
+from grn_monai.report.study.entrants import Entrant, Place, all_entrants
+from grn_monai.report.study.plan import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -141,27 +142,29 @@ def slice_means(
     return 100.0 * values
 
 
-def bootstrap(values: npt.NDArray[np.float64], subjects: Sequence[str]) -> tuple[float, tuple[float, float] | None]:
-    """Mean of (seeds, N) values and its 95 % bootstrap interval over subjects, seeds averaged first."""
-    rows = values.mean(axis=0)
-    return float(rows.mean()), cluster_bootstrap_ci(rows, subjects)
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count} {what}" if count == 1 else f"{count} {what}s"
+def bootstrap(
+    results: StudyResults, variant: Variant, fraction: float, section: str, layer: int | None = None
+) -> tuple[float, tuple[float, float] | None]:
+    """Mean slice Dice (%) and its 95 % bootstrap interval over subjects, seeds averaged first, as in the tables."""
+    entrant = Entrant(results.methods[variant.method], variant.mode)
+    column = OVERALL if layer is None else COLUMNS[layer]
+    summary = analysis_of(results, section).summary(Place(entrant, fraction), column)
+    assert summary is not None
+    ci = summary.subject_ci
+    return 100 * summary.mean, ci and (100 * ci[0], 100 * ci[1])
 
 
 def data_note(results: StudyResults, section: str, fractions: Iterable[float], shown: Iterable[Variant]) -> str:
     """What every caption says of the data: whether simulated, and how many slices, scans, subjects and seeds."""
     rows = results.rows[section]
     counts = ", ".join(
-        _counted(len(set(names)) if names is not rows.planes else len(names), what)
+        counted(len(set(names)) if names is not rows.planes else len(names), what)
         for names, what in ((rows.planes, "slice"), (tuple(zip(rows.subjects, rows.scans, strict=True)), "scan"),
                             (rows.subjects, "subject"))
     )  # fmt: skip
     seeds = {len(results.evaluations(v.method, f, section, v.mode)) for f in fractions for v in shown} - {0}
-    many = f"{min(seeds)} to {max(seeds)} seeds" if len(seeds) > 1 else _counted(next(iter(seeds), 0), "seed")
-    kind = {True: "Simulated data. ", None: "", False: ""}[results.plan.simulated]
+    many = f"{min(seeds)} to {max(seeds)} seeds" if len(seeds) > 1 else counted(next(iter(seeds), 0), "seed")
+    kind = {True: "Simulated data. ", None: "Data of unknown origin. ", False: ""}[results.plan.simulated]
     return f"{kind}{section.capitalize()} section: {counts}; {many} a method."
 
 

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-
-from grn_monai.metrics.statistics import paired_difference
 from grn_monai.report.figures import styled
-from grn_monai.report.study.analysis import Analysis
+from grn_monai.report.study.analysis import analysis_of
 from grn_monai.report.study.collect import StudyResults
-from grn_monai.report.study.effects import Effect, effects
-from grn_monai.report.study.entrants import Entrant, roles
+from grn_monai.report.study.entrants import Entrant, Place, roles
 from grn_monai.report.study.figures_base import (
     WIDTH,
     Drawn,
@@ -23,6 +19,7 @@ from grn_monai.report.study.figures_base import (
     save_png,
 )
 from grn_monai.report.study.figures_scores import fraction_axis, same_limits
+from grn_monai.report.study.questions import Effect, effects
 
 __all__ = ["effect_figures", "effect_pairs"]
 
@@ -32,8 +29,8 @@ _NAMES = {"raug": "RAug", "sge": "SGE", "ssl": "SSL"}
 def effect_pairs(results: StudyResults, section: str) -> dict[str, dict[str, Effect]]:
     """The effects of the table, by name (RAug, SGE, SSL) and by what a legend calls them."""
     found: dict[str, dict[str, Effect]] = {name: {} for name in _NAMES.values()}
-    for effect in effects(Analysis(results, section)):
-        kind = effect.key.partition("_")[0]
+    for effect in effects(results):
+        kind = effect.kind
         words = effect.entrant.method.title
         if kind == "ssl":
             words = {"raw": "predicting S(x)", "sge": "with SGE"}[effect.entrant.mode]
@@ -48,19 +45,13 @@ def _variant(entrant: Entrant) -> Variant:
 def _differences(
     results: StudyResults, effect: Effect, section: str
 ) -> list[tuple[float, float, tuple[float, float] | None]]:
-    """Share of labels, mean difference in percentage points and its subject interval, over the seeds both have."""
-    rows, points = results.rows[section], []
+    """Share of labels, mean difference in percentage points and its interval, as in the table."""
+    analysis, points = analysis_of(results, section), []
     for fraction in results.fractions:
-        scores = [
-            results.evaluations(entrant.method.key, fraction, section, entrant.mode)
-            for entrant in (effect.entrant, effect.reference)
-        ]
-        seeds = sorted(set(scores[0]) & set(scores[1]))
-        if not seeds:
-            continue
-        a, b = (100 * np.stack([found[s].dice.mean(axis=1, dtype=np.float64) for s in seeds]) for found in scores)
-        difference = paired_difference(a.mean(axis=0), b.mean(axis=0), rows.subjects)
-        points.append((fraction, difference.mean, difference.subject_ci))
+        found = analysis.compare(Place(effect.entrant, fraction), Place(effect.reference, fraction))
+        if found is not None and effect.asked_at(fraction):
+            ends = found.interval and (100 * found.interval[0], 100 * found.interval[1])
+            points.append((fraction, 100 * found.mean, ends))
     return points
 
 
@@ -116,9 +107,10 @@ def effect_figures(results: StudyResults, folder: Path, section: str) -> list[Dr
     }
     title = f"Effects of {', '.join(shown)}"
     caption = (
-        f"{title} on the slice Dice (mean of six layers), in percentage points, paired by slice and seed. "
+        f"{title} on the slice Dice (mean of six layers), in percentage points, paired by slice and seed, "
+        "means of subjects. "
         f"{'; '.join(meanings[name] for name in shown)}. "
-        "Lines: 95 % bootstrap intervals of the difference over subjects. "
+        "Lines: 95 % intervals over subjects, the permutation test inverted (none below six subjects). "
         f"{data_note(results, section, results.fractions, used)}"
     )
     return [(title, save_png(figure, folder, f"effects_{section}"), caption)]

@@ -24,7 +24,6 @@ from grn_monai.report.study.figures_base import (
     reference,
     save_png,
     shared_legend,
-    slice_means,
     variants,
 )
 from grn_monai.report.study.figures_scores import same_limits
@@ -97,7 +96,7 @@ def capacity_figures(results: StudyResults, folder: Path, section: str) -> list[
     """
     content = load_complexity(results.folder)
     cost = {} if content is None else {(row.key, row.mode): row for row in complexity_rows(content)}
-    look, subjects, drawn = looks(results), results.rows[section].subjects, []
+    look, drawn = looks(results), []
     for fraction in reversed(ends(results.fractions)):
         shown = [v for v in having(results, fraction, section) if (v.method, v.mode) in cost and v.group not in _SAME]
         if len({cost[v.method, v.mode].flops for v in shown}) < 2:
@@ -107,9 +106,7 @@ def capacity_figures(results: StudyResults, folder: Path, section: str) -> list[
         for axes, name in zip(grid[0], ("parameters (millions)", "GFLOP an image"), strict=True):
             for variant in shown:
                 row = cost[variant.method, variant.mode]
-                values = slice_means(results, variant, fraction, section)
-                assert values is not None
-                mean, ci = bootstrap(values, subjects)
+                mean, ci = bootstrap(results, variant, fraction, section)
                 at, style = (row.flops / 1e9 if "GFLOP" in name else row.parameters / 1e6), look[variant]
                 filled = style.colour if style.line == "-" else "white"
                 handles[variant.title] = axes.plot(

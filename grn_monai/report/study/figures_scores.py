@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from grn_monai.labels import LAYER_NAMES, LAYERS
 from grn_monai.report.figures import styled, subplots
+from grn_monai.report.study.analysis import FEWEST
 from grn_monai.report.study.collect import StudyResults
 from grn_monai.report.study.figures_base import (
     WIDTH,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ablation_figures", "curve_figures", "layer_figures", "spread_figures"]
 
-_INTERVALS = "95 % bootstrap intervals over subjects, seeds averaged"
+_INTERVALS = f"95 % bootstrap intervals over subjects, seeds averaged (none below {FEWEST} subjects)"
 _NOT_ON_CURVES = ("ablation", "network", "control")
 
 
@@ -63,12 +64,10 @@ def _curve(
     place: float,
     bands: bool,
 ) -> Any:
-    subjects = results.rows[section].subjects
     points = []
     for fraction in fractions:
-        values = slice_means(results, variant, fraction, section, layer)
-        if values is not None:
-            points.append((fraction, *bootstrap(values, subjects)))
+        if results.evaluations(variant.method, fraction, section, variant.mode):
+            points.append((fraction, *bootstrap(results, variant, fraction, section, layer)))
     if not points:
         return None
     # With few shares intervals stand side by side as bars; with more, a band is easier to follow.
@@ -174,7 +173,6 @@ def _rows(axes: Axes, shown: Sequence[Variant]) -> npt.NDArray[np.float64]:
 def layer_figures(results: StudyResults, folder: Path, section: str) -> list[Drawn]:
     """Bars of all methods for each layer and their mean, one figure for each share of labels."""
     look, drawn = looks(results), []
-    subjects = results.rows[section].subjects
     for fraction in results.fractions:
         shown = having(results, fraction, section)
         if not shown:
@@ -183,9 +181,7 @@ def layer_figures(results: StudyResults, folder: Path, section: str) -> list[Dra
         for layer, axes in zip((None, *range(6)), grid[0], strict=True):
             places = _rows(axes, shown)
             for place, variant in zip(places, shown, strict=True):
-                values = slice_means(results, variant, fraction, section, layer)
-                assert values is not None
-                mean, ci = bootstrap(values, subjects)
+                mean, ci = bootstrap(results, variant, fraction, section, layer)
                 hatch = "" if look[variant].line == "-" else "/////"
                 axes.barh(place, mean, 0.74, color=look[variant].colour, hatch=hatch, edgecolor="white", lw=0)
                 _interval(axes, place, ci)
@@ -253,7 +249,6 @@ def spread_figures(results: StudyResults, folder: Path, section: str) -> list[Dr
 def ablation_figures(results: StudyResults, folder: Path, section: str) -> list[Drawn]:
     """Bars of the ablations with the supervised reference and the GRN methods, by share of labels."""
     look, drawn = looks(results), []
-    subjects = results.rows[section].subjects
     for fraction in results.fractions:
         found = having(results, fraction, section)
         if not any(v.group == "ablation" for v in found):
@@ -265,7 +260,7 @@ def ablation_figures(results: StudyResults, folder: Path, section: str) -> list[
         for place, variant in zip(_rows(axes, shown), shown, strict=True):
             values = slice_means(results, variant, fraction, section)
             assert values is not None
-            mean, ci = bootstrap(values, subjects)
+            mean, ci = bootstrap(results, variant, fraction, section)
             colour = look[variant].colour if variant.group != "ablation" else "#AAAAAA"
             axes.barh(place, mean, 0.74, color=colour)
             _interval(axes, place, ci)

@@ -76,6 +76,7 @@ class StudyTable:
         notes: sentences below it.
         corner: heading of the names.
         place: section of the report.
+        origin: where the scans come from ("Simulated scans …"), in every file of the table; empty for real ones.
     """
 
     key: str
@@ -85,6 +86,12 @@ class StudyTable:
     notes: Sequence[str] = ()
     corner: str = "method"
     place: str = "dice"
+    origin: str = ""
+
+    @property
+    def sentences(self) -> list[str]:
+        """Origin and notes."""
+        return [*([self.origin] if self.origin else []), *self.notes]
 
 
 def html_table(table: StudyTable) -> Table:
@@ -110,13 +117,27 @@ def markdown_table(table: StudyTable) -> str:
     lines.append("| " + " | ".join(map(escape_markdown, [table.corner, *table.columns])) + " |")
     lines.append("| --- |" + " ---: |" * len(table.columns))
     lines += ["| " + " | ".join([escape_markdown(name), *map(cell, cells)]) + " |" for name, cells in table.rows]
-    if table.notes:
-        lines += ["", escape_markdown(" ".join(table.notes))]
+    if table.sentences:
+        lines += ["", escape_markdown(" ".join(table.sentences))]
     return "\n".join(lines) + "\n"
 
 
+def _no_formula(value: Any) -> Any:
+    """A text that a spreadsheet would run, made one that it shows."""
+    if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r"):
+        try:
+            float(value)
+        except ValueError:
+            return f"'{value}"
+    return value
+
+
 def csv_table(table: StudyTable) -> str:
-    """Plain CSV: the figures, and after each of them the further numbers (`COLUMN: PART`) that any row has."""
+    """Plain CSV: the figures, and after each of them the further numbers (`COLUMN: PART`) that any row has.
+
+    The last column says where the scans come from, if they are not real ones. A text that a spreadsheet would take for
+    a formula starts with an apostrophe.
+    """
     head, picks = [table.corner], []
     for i, column in enumerate(table.columns):
         head.append(column)
@@ -125,12 +146,13 @@ def csv_table(table: StudyTable) -> str:
         picks.append(parts)
 
     def values(name: str, cells: Sequence[Entry]) -> list[Any]:
-        row: list[Any] = [name]
+        row: list[Any] = [_no_formula(name)]
         for cell, parts in zip(cells, picks, strict=True):
             value = cell.text if cell.text is not None else cell.value
-            row += ["" if v is None else v for v in (value, *(cell.parts.get(part) for part in parts))]
-        return row
+            row += ["" if v is None else _no_formula(v) for v in (value, *(cell.parts.get(part) for part in parts))]
+        return row + ([table.origin] if table.origin else [])
 
+    head = [_no_formula(text) for text in [*head, *(["origin"] if table.origin else [])]]
     return csv_text(head, [values(name, cells) for name, cells in table.rows])
 
 
@@ -202,7 +224,7 @@ def tex_table(table: StudyTable) -> str:
             r"% Needs \usepackage{booktabs} and, for its width, \usepackage{graphicx}.",
             r"\begin{table}",
             r"  \centering",
-            rf"  \caption{{{escape_tex(table.title)}. {escape_tex(' '.join(table.notes))}}}",
+            rf"  \caption{{{escape_tex(table.title)}. {escape_tex(' '.join(table.sentences))}}}",
             rf"  \label{{tab:{label}}}",
             r"  \resizebox{\linewidth}{!}{%",
             rf"  \begin{{tabular}}{{l{'r' * len(table.columns)}}}",

@@ -6,20 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from grn_monai.report.study.content import SECTIONS, Content
+from grn_monai.report.study.facts import origin_text
 from grn_monai.report.study.formats import escape_markdown, markdown_table
+from grn_monai.report.study.plan import counted
 
-__all__ = ["origin_text", "provenance_lines", "report_markdown"]
+__all__ = ["provenance_lines", "report_markdown"]
 
 Picture = tuple[str, Path, str]
-
-
-def origin_text(simulated: bool | None) -> str:
-    """What must stand above every number of a study."""
-    if simulated:
-        return "Simulated cohort. All scans were made by a simulator; the figures say nothing about patients."
-    if simulated is None:
-        return "Origin unknown. The study does not say whether its scans are simulated."
-    return ""
 
 
 def _list(lines: Sequence[str]) -> list[str]:
@@ -46,7 +39,9 @@ def report_markdown(content: Content, pictures: Sequence[Picture], folder: Path)
     lines += [*_facts(content.cohort), ""]
     if content.verdicts:
         lines += ["## The papers’ claims, put to this study", ""]
-        lines += _facts([(verdict.claim, verdict.text) for verdict in content.verdicts])
+        lines += [f"**{escape_markdown(content.headline[0])}**", ""]
+        lines += [line for text in content.headline[1:] for line in (escape_markdown(text), "")]
+        lines += _facts([(v.claim, v.text) for v in content.verdicts if v.verdict != "not tested"])
         lines += ["", "What the abstracts say, of another cohort:", ""]
         lines += [*_facts(list(content.says.items())), ""]
     for place, tables in content.tables.items():
@@ -70,7 +65,10 @@ def report_markdown(content: Content, pictures: Sequence[Picture], folder: Path)
     lines += [*_list(content.misprints), ""]
     lines += ["## Where the numbers come from", "", *_facts(provenance_lines(content)), ""]
     lines += ["The first command of each method (STUDY: this study’s folder):", "", "```"]
-    lines += [f"# {title}\n{command}" for title, command in content.provenance["trainings"]["commands"].items()]
+    lines += [
+        f"# {' '.join(title.split())}\n{command}"
+        for title, command in content.provenance["trainings"]["commands"].items()
+    ]
     lines += ["```", ""]
     return "\n".join(lines)
 
@@ -80,14 +78,16 @@ def provenance_lines(content: Content) -> list[tuple[str, str]]:
     trainings, report = content.provenance["trainings"], content.provenance["report"]
     git = report.get("git") or {}
     changed = git.get("changed_files")
-    commit = str(git.get("commit", ""))[:12] + (f" with {changed} changed files" if changed else "")
+    commit = str(git.get("commit", ""))[:12] + (f" with {counted(changed, 'changed file')}" if changed else "")
 
-    def counted(found: dict[str, int]) -> str:
-        return "; ".join(f"{name} ({count} trainings)" if len(found) > 1 else name for name, count in found.items())
+    def each(found: dict[str, int]) -> str:
+        return "; ".join(
+            f"{name} ({counted(count, 'training')})" if len(found) > 1 else name for name, count in found.items()
+        )
 
     lines = [
-        ("source of the trainings", counted(trainings["commits"])),
-        ("machines", counted(trainings["machines"])),
+        ("source of the trainings", each(trainings["commits"])),
+        ("machines", each(trainings["machines"])),
         ("versions", ", ".join(f"{name} {' and '.join(found)}" for name, found in trainings["versions"].items())),
         ("report", f"grn-monai report, {commit or 'source unknown'}, {report['written']}"),
     ]

@@ -17,9 +17,18 @@ import json
 import re
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
-__all__ = ["abstracts", "printed", "printed_complexity", "printed_effect", "printed_notes", "printed_source"]
+__all__ = ["PrintedDice", "abstracts", "printed_complexity", "printed_dice", "printed_effect", "printed_notes"]
+
+
+class PrintedDice(NamedTuple):
+    """A Dice value (%) of a paper, where it stands (`GRN Table 6`, or several where it may be any of them), and what
+    speaks against it, a few words each."""
+
+    value: float
+    source: str
+    doubts: tuple[str, ...] = ()
 
 
 @cache
@@ -56,7 +65,9 @@ def _find(table: str, method: str, fraction: float, layer: str, mode: str) -> di
     return next(rows, None)
 
 
-def printed(table: str, method: str, fraction: float, layer: str = "overall", mode: str = "raw") -> float | None:
+def printed_dice(
+    table: str, method: str, fraction: float, layer: str = "overall", mode: str = "raw"
+) -> PrintedDice | None:
     """Dice (%) that a paper prints.
 
     Args:
@@ -67,30 +78,27 @@ def printed(table: str, method: str, fraction: float, layer: str = "overall", mo
         mode: `raw` for S(x), `sge` for S(G(x)).
 
     Returns:
-        The value, or None where the paper has none or it could not be read.
+        The value with its source, or None where the paper has none or it could not be read.
 
     Raises:
         ValueError: a table of no such paper.
     """
     row = _find(table, method, fraction, layer, mode)
-    return None if row is None else float(row["value"])
-
-
-def printed_source(table: str, method: str, fraction: float, layer: str = "overall", mode: str = "raw") -> str | None:
-    """Where a value of `printed` stands, such as `GRN Table 6`; several tables where it may be any of them."""
-    row = _find(table, method, fraction, layer, mode)
     if row is None:
         return None
     numbers = [str(number) for number in row["tables"]]
-    if len(numbers) == 1:
-        return f"{row['paper']} Table {numbers[0]}"
-    return f"{row['paper']} Tables {', '.join(numbers[:-1])} or {numbers[-1]}"
+    source = f"{row['paper']} Table {numbers[0]}"
+    if len(numbers) > 1:
+        source = f"{row['paper']} Tables {', '.join(numbers[:-1])} or {numbers[-1]}"
+    return PrintedDice(float(row["value"]), source, (row["doubt"],) if "doubt" in row else ())
 
 
-def printed_effect(effect: str, fraction: float) -> float | None:
-    """Effect in percentage points that GRN's Table 5 prints: `raug`, `ssl_sge`; see `printed_notes` for its errors."""
-    rows = _content()["effects"]
-    return next((r["value"] for r in rows if r["effect"] == effect and abs(r["fraction"] - fraction) < 1e-9), None)
+def printed_effect(effect: str, fraction: float) -> PrintedDice | None:
+    """Effect in percentage points that GRN's Table 5 prints: `raug`, `ssl_sge`."""
+    for row in _content()["effects"]:
+        if row["effect"] == effect and abs(row["fraction"] - fraction) < 1e-9:
+            return PrintedDice(float(row["value"]), "GRN Table 5", (row["doubt"],) if "doubt" in row else ())
+    return None
 
 
 def printed_complexity() -> dict[str, dict[str, Any]]:

@@ -2,60 +2,70 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from grn_monai.report.study.analysis import COLUMNS, OVERALL, Analysis, Family, Place
+from grn_monai.report.study.analysis import COLUMNS, OVERALL, Analysis, Place
 from grn_monai.report.study.cells import dice_entry, difference_entry, mark_best, p_text
 from grn_monai.report.study.entrants import Entrant, entrants_of, roles
 from grn_monai.report.study.formats import Entry, StudyTable, text_entry
 from grn_monai.report.study.plan import counted, fraction_name, fraction_text
-from grn_monai.report.study.printed import printed
+from grn_monai.report.study.printed import PrintedDice, printed_dice, printed_notes
 
-__all__ = ["ablation_table", "control_tables", "dice_tables", "fraction_text", "labels_table", "layer_table"]
+__all__ = [
+    "ONE_SEED", "ablation_table", "control_tables", "dice_tables", "labels_table", "layer_table", "marks_note",
+    "printed_note",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Printed:
-    """The papers' tables in which a value is looked up, in this order."""
+    """The papers' tables in which a value is looked up, in this order; only those that a table of ours stands for."""
 
     tables: tuple[str, ...] = ()
 
-    def __call__(self, place: Place, column: str) -> float | None:
+    def __call__(self, place: Place, column: str) -> PrintedDice | None:
         method, mode = place.entrant.method.printed, place.entrant.mode
-        found = (printed(table, method, place.fraction, column, mode) for table in self.tables)
+        found = (printed_dice(table, method, place.fraction, column, mode) for table in self.tables)
         return next((value for value in found if value is not None), None)
 
 
-def family_note(family: Family, analysis: Analysis, reference: str) -> list[str]:
-    """What the marks mean, and whether so few subjects can earn one."""
-    count = len(family.comparisons)
-    if not count:
+def marks_note(analysis: Analysis, pairs: Iterable[tuple[Place, Place]], reference: str) -> list[str]:
+    """What the marks mean, over how many comparisons p is corrected, and whether so few subjects can earn a mark."""
+    pairs = list(pairs)
+    found = {f.name: f for pair in pairs if (f := analysis.family(*pair))}
+    if not found:
         return []
-    return [
-        f"* differs from {reference}: permutation test over {counted(analysis.n_subjects, 'subject')}, Holm over the "
-        f"{counted(count, 'comparison')} of this table, p < 0.05; † differs by the papers’ paired t-test over slices, "
-        "p < 0.05 uncorrected.",
-        *floor_note(analysis, family.smallest),
+    sizes = " and ".join(f"{len(f.pairs)} ({f.name})" for f in found.values())
+    notes = [
+        f"* differs from {reference}: permutation test over {counted(analysis.n_subjects, 'subject')}, p < 0.05 after "
+        f"Holm over the planned comparisons, {sizes}, and the interval over subjects and seeds lies off zero; (*) the "
+        "same test, but for these trainings only (one seed, or seeds that differ too much); † p < 0.05 of the papers’ "
+        "t-test over slices, uncorrected."
     ]
+    floor = min(analysis.smallest(family) for family in found.values())
+    if floor >= 0.05:
+        subjects = counted(analysis.n_subjects, "subject")
+        notes.append(f"With {subjects} no corrected p can be below {p_text(floor)}, so no * can be earned here.")
+    comparisons = [c for pair in pairs if (c := analysis.compare(*pair))]
+    if comparisons and max(c.seeds for c in comparisons) < 2:
+        notes.append(ONE_SEED)
+    return notes
 
 
-def floor_note(analysis: Analysis, smallest: float) -> list[str]:
-    """That so few subjects can earn no mark, where `smallest` is the least corrected p there can be."""
-    if smallest < 0.05:
-        return []
-    subjects = counted(analysis.n_subjects, "subject")
-    return [f"With {subjects} no corrected p can be below {p_text(smallest)}, so no * can be earned here."]
-
-
-PRINTED_NOTE = "“Printed”: what the papers print, of another cohort."
+ONE_SEED = "One seed: no difference here is claimed beyond these trainings."
 _DICE_NOTE = "Dice in %, ± half-width of the papers’ interval over slices; best of each column in bold."
 
 
+def printed_note(sources: Iterable[str]) -> str:
+    """Where printed values stand."""
+    return f"“Printed”: {'; '.join(dict.fromkeys(sources))}, of another cohort."
+
+
 def _with_printed(
-    columns: Sequence[str], rows: list[list[Entry]], values: Sequence[Sequence[float | None]]
-) -> tuple[list[str], list[list[Entry]]]:
-    """Set a printed column beside each own one that has any printed value."""
+    columns: Sequence[str], rows: list[list[Entry]], values: Sequence[Sequence[PrintedDice | None]]
+) -> tuple[list[str], list[list[Entry]], list[str]]:
+    """Set a printed column beside each own one that has any printed value; columns, cells and a note."""
     heads: list[str] = []
     new: list[list[Entry]] = [[] for _ in rows]
     for i, column in enumerate(columns):
@@ -65,8 +75,10 @@ def _with_printed(
         if any(line[i] is not None for line in values):
             heads.append(f"{column}, printed")
             for target, line in zip(new, values, strict=True):
-                target.append(Entry(line[i], digits=2))
-    return heads, new
+                found = line[i]
+                target.append(Entry(found.value, digits=2, below=found.doubts) if found else Entry(digits=2))
+    sources = [found.source for line in values for found in line if found]
+    return heads, new, [printed_note(sources)] if sources else []
 
 
 def layer_table(
@@ -90,13 +102,14 @@ def layer_table(
     target = Place(reference, fraction) if reference else None
     if target is not None and analysis.summary(target) is None:
         target = None
-    family = analysis.family([(row, target) for row in rows_of] if target else [])
     columns = [OVERALL, *(column for column in COLUMNS if column != OVERALL)]  # what a narrow page shows first
-    rows = [[dice_entry(analysis, row, column, family) for column in columns] for row in rows_of]
-    mark_best(rows, range(len(columns)))
-    heads, rows = _with_printed(columns, rows, [[look(row, column) for column in columns] for row in rows_of])
-    notes = [_DICE_NOTE, *([PRINTED_NOTE] if len(heads) > len(columns) else []), *notes]
-    if target is not None and family.comparisons:
+    rows = [[dice_entry(analysis, row, column, target) for column in columns] for row in rows_of]
+    mark_best(rows, rows_of, range(len(columns)))
+    heads, rows, of_papers = _with_printed(
+        columns, rows, [[look(row, column) for column in columns] for row in rows_of]
+    )
+    notes = [_DICE_NOTE, *of_papers, *notes]
+    if target is not None and any(analysis.compare(row, target) for row in rows_of if row != target):
         place_of = 1 + heads[1].startswith(OVERALL)
         heads.insert(place_of, f"difference to {target.entrant.title}")
         for row, cells in zip(rows_of, rows, strict=True):
@@ -104,9 +117,9 @@ def layer_table(
                 cells.insert(place_of, text_entry("reference"))
             else:
                 why = "no seed in common" if analysis.summary(row) else ""
-                found = difference_entry(family.comparisons.get(row), family.corrected.get(row), why)
-                cells.insert(place_of, found)
-        notes += family_note(family, analysis, target.entrant.title)
+                cells.insert(place_of, difference_entry(analysis, row, target, why))
+        pairs = [(row, target) for row in rows_of]
+        notes += ["Differences are of the subjects’ means.", *marks_note(analysis, pairs, target.entrant.title)]
     elif reference is not None and target is None:
         notes.append(f"No tests: the reference, {reference.title}, has no scores here.")
     names = [row.entrant.title for row in rows_of]
@@ -117,33 +130,23 @@ def labels_table(
     analysis: Analysis,
     entrants: Sequence[Entrant],
     fractions: Sequence[float],
-    reference: Entrant | None,
     key: str,
     title: str,
     look: Printed,
 ) -> StudyTable | None:
-    """Overall Dice over fractions of labels; None without any score."""
-    places = [[Place(e, f) for f in fractions if analysis.results.select(e.method.key)] for e in entrants]
-    places = [row for row in places if any(analysis.results.select(p.entrant.method.key, p.fraction) for p in row)]
+    """Overall Dice over fractions of labels; None without any score. Tests stand in the tables of each fraction."""
+    places = [[Place(e, f) for f in fractions] for e in entrants if analysis.results.select(e.method.key)]
     shown = [i for i, _ in enumerate(fractions) if any(analysis.summary(row[i]) for row in places)]
     if not shown:
         return None
-    pairs = [
-        (row[i], Place(reference, fractions[i]))
-        for row in places
-        for i in shown
-        if reference and analysis.summary(Place(reference, fractions[i]))
-    ]
-    family = analysis.family(pairs)
     columns = [f"{fraction_text(fractions[i])} labels" for i in shown]
-    rows = [[dice_entry(analysis, row[i], OVERALL, family) for i in shown] for row in places]
-    mark_best(rows, range(len(columns)))
-    heads, rows = _with_printed(columns, rows, [[look(row[i], OVERALL) for i in shown] for row in places])
-    notes = ["Mean of the six layers.", _DICE_NOTE, *([PRINTED_NOTE] if len(heads) > len(columns) else [])]
-    if reference is not None:
-        notes += family_note(family, analysis, f"{reference.title} at the same fraction")
+    rows = [[dice_entry(analysis, row[i], OVERALL) for i in shown] for row in places]
+    mark_best(rows, [row[0] for row in places], range(len(columns)))
+    heads, rows, notes = _with_printed(columns, rows, [[look(row[i], OVERALL) for i in shown] for row in places])
     names = [row[0].entrant.title for row in places]
-    return StudyTable(key, title, heads, list(zip(names, rows, strict=True)), notes)
+    return StudyTable(
+        key, title, heads, list(zip(names, rows, strict=True)), ["Mean of the six layers.", _DICE_NOTE, *notes]
+    )
 
 
 def dice_tables(analysis: Analysis) -> list[StudyTable]:
@@ -154,7 +157,7 @@ def dice_tables(analysis: Analysis) -> list[StudyTable]:
     fractions = results.fractions
     tables: list[StudyTable | None] = []
     for fraction in fractions:
-        sources = ("GRN Table 2", "GRN Table 3") if fraction < 1 else ("GRN+ Table 3",)
+        sources = ("GRN Table 2", "GRN Table 3") if fraction < 1 else ()
         tables.append(
             layer_table(
                 analysis,
@@ -171,26 +174,12 @@ def dice_tables(analysis: Analysis) -> list[StudyTable]:
     plus = [e for e in comparators if e.method.group != "grn" or e.method.bundle.endswith("grn_plus")]
     title = "Overall Dice over the share of labels"
     if any(e.method.group == "grn" for e in grn):
-        look = Printed(
-            (
-                "GRN Table 4",
-                "GRN+ Table 2",
-                "GRN+ Table 3",
-            )
-        )
         tables.append(
-            labels_table(analysis, grn, fractions, who.reference, "labels_grn", f"{title} (GRN Table 4)", look)
+            labels_table(analysis, grn, fractions, "labels_grn", f"{title} (GRN Table 4)", Printed(("GRN Table 4",)))
         )
     if any(e.method.group == "semi-supervised" for e in plus):
         name = f"{title}, semi-supervised methods (GRN+ Table 2)"
-        look = Printed(
-            (
-                "GRN+ Table 2",
-                "GRN Table 2",
-                "GRN Table 3",
-            )
-        )
-        tables.append(labels_table(analysis, plus, fractions, who.reference, "labels_semi", name, look))
+        tables.append(labels_table(analysis, plus, fractions, "labels_semi", name, Printed(("GRN+ Table 2",))))
     for fraction in fractions:
         if any(results.select(e.method.key, fraction) for e in networks if e.method.group == "network"):
             tables.append(
@@ -227,7 +216,8 @@ def ablation_table(test: Analysis, validation: Analysis) -> StudyTable | None:
     title = f"Ablation at {fraction_text(fraction)} of the labels (GRN Table 6)"
     analysis = validation if scored else test
     look = Printed(("GRN Table 6",)) if scored else Printed()
-    return layer_table(analysis, rows, fraction, who.reference, "ablation", title, look, [note], "ablation")
+    notes = [note, *(printed_notes("GRN Table 6") if scored else [])]
+    return layer_table(analysis, rows, fraction, who.reference, "ablation", title, look, notes, "ablation")
 
 
 def control_tables(analysis: Analysis) -> list[StudyTable]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from grn_monai.report.study.analysis import Analysis
+from grn_monai.report.study.analysis import FEWEST, Analysis
 from grn_monai.report.study.cells import points
-from grn_monai.report.study.plan import counted
+from grn_monai.report.study.plan import counted, fraction_text
 
 __all__ = ["conventions"]
 
@@ -14,6 +14,8 @@ def conventions(analysis: Analysis) -> list[tuple[str, str]]:
     n = analysis.n_subjects
     exact = n <= 16
     floor = 2 / 2**n if exact else 1 / 20_001
+    names = [f"{f.name} at {fraction_text(f.fraction)}: {len(f.pairs)}" for f in analysis.families]
+    families = f"Here: {'; '.join(names)}. " if names else ""
     return [
         (
             "Dice",
@@ -31,31 +33,48 @@ def conventions(analysis: Analysis) -> list[tuple[str, str]]:
         (
             "Seeds",
             "A slice’s score is averaged over the seeds first; means, intervals and tests are of that average. A seed "
-            "changes weights, order of images and, below 100 % of the labels, which subjects are labelled. “SD over "
-            "seeds” is the spread of the mean between trainings. Two methods are compared over the seeds both have.",
+            "changes weights, order of images and the draw of labelled subjects; where seeds drew the same ones, the "
+            "facts of the cohort say so. “SD over seeds” is the spread of the mean between trainings. Two methods are "
+            "compared over the seeds both have.",
         ),
         ("±", "1.96·SD/√N over the N slices: the papers’ interval."),
-        ("subjects", "95 % percentile bootstrap (2,000 resamples) that draws subjects with all their slices."),
         (
-            "subjects and seeds",
-            "The same, drawing seeds as well (in the CSV files); with two or three seeds a rough figure.",
+            "subjects",
+            "Of a mean: 95 % percentile bootstrap (2,000 resamples) that draws subjects with all their slices; too "
+            f"narrow with few subjects (nominal 95 % are some 90 % with eleven), so none below {FEWEST}. Of a "
+            "difference: the permutation test inverted, which holds zero exactly where p ≥ 0.05 before correction; "
+            "none below six subjects.",
+        ),
+        (
+            "and seeds",
+            "95 % t-interval for other subjects and other trainings: both variances count, each with its own degrees "
+            "of freedom. With two or three seeds that differ it is wide.",
+        ),
+        (
+            "Difference",
+            "Mean over subjects of each subject’s mean difference: what test, interval, TOST and verdict are about. "
+            "The mean over slices stands beside the papers’ t-test; where subjects have unlike numbers of slices the "
+            "two differ, and a note says when their signs do.",
         ),
         ("† t-test", "Two-sided paired t-test over slices, p < 0.05, no correction: the papers’ test."),
         (
             "* permutation",
             "Two-sided paired permutation test over subjects: the sign of each subject’s mean difference is flipped, "
             + (f"all 2ⁿ = {2**n:,} ways" if exact else "20,000 random ways")
-            + f". With {counted(n, 'subject')} no p is below {floor:.2g}.",
+            + f". With {counted(n, 'subject')} no p is below {floor:.2g}. A * also needs two seeds and an interval "
+            "over subjects and seeds without zero; (*) lacks that: it holds for these trainings only.",
         ),
         (
             "Holm",
-            "Correction for making many tests: the chance of any false * in one table is at most 5 %. A table’s tests "
-            "are one family; its notes give their number. Only overall Dice is tested.",
+            "Correction for making many tests: the chance of any false * in one family is at most 5 %. A comparison "
+            "is in one family and has one corrected p wherever it stands; families have their planned size from the "
+            f"start. {families}Only overall Dice is tested; results from outside are not.",
         ),
         (
             "Not inferior, equivalent",
             f"TOST, two one-sided paired t-tests with a margin of {points(analysis.margin)} of Dice, over subjects "
-            "and, as in the papers’ unit, over slices. A t-test without a difference does not show that there is none.",
+            "and, as in the papers’ unit, over slices; uncorrected unless a "
+            "column says Holm. A t-test without a difference does not show that there is none.",
         ),
         ("–", "No score; the small line below says why. Nothing that failed is left out."),
     ]

@@ -13,7 +13,7 @@ import pytest
 from grn_monai.cli import main
 from grn_monai.errors import InputError
 from grn_monai.report.study.build import build_study_report
-from tests.report.study.made import constant, write_study, write_training
+from tests.report.study.made import constant, write_evaluation, write_study, write_training
 
 METHODS: dict[str, dict[str, Any]] = {
     "unet": {"title": "U-Net", "bundle": "us_layers_supervised"},
@@ -185,3 +185,29 @@ def test_options_of_other_kinds_and_studies_not_started_are_one_line(
     error = capsys.readouterr().err
     assert "Run `grn-monai study` first" in error
     assert error.count("\n") == 1
+
+
+def test_an_outside_run_with_fused_volumes_only_and_hostile_titles(study: Path) -> None:
+    place = study / "outside/nnunet/5pct/seed_0"
+    write_evaluation(place / "evaluation/test_raw", constant(0.9))
+    scans = place / "evaluation/test_raw/scans.csv"
+    scans.write_text("".join(line for line in scans.read_text().splitlines(True) if ",decoded," not in line))
+    write_training(place, 0, title="=HYPERLINK(1)\nsecond line")
+    build_study_report(study, figures=False)
+    volumes = json.loads((study / "report/report.json").read_text())["tables"]["volumes_5pct"]
+    cells = next(r["cells"] for r in volumes["rows"] if r["name"].startswith("=HYPERLINK"))
+    assert cells[0]["value"] == pytest.approx(90)
+    assert cells[1]["value"] is None
+    for file in (study / "report/tables").iterdir():
+        text = file.read_text()
+        assert not re.search(r"(^|,)\"?=", text, flags=re.M) or file.suffix != ".csv", file
+        assert "Simulated cohort." in text, file
+    assert "\nsecond line" not in (study / "report/report.md").read_text()
+
+
+def test_sections_are_all_in_the_scores(tmp_path: Path) -> None:
+    scores = {("unet", 0.05, 0, f"{section}_raw"): constant(0.5) for section in ("test", "training")}
+    folder = write_study(tmp_path / "s", METHODS, scores, sections=["test", "training"])
+    build_study_report(folder, figures=False)
+    content = json.loads((folder / "report/report.json").read_text())
+    assert {row["section"] for row in content["scores"]} == {"test", "training"}

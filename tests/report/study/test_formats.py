@@ -108,3 +108,18 @@ def test_tex_is_balanced_and_every_row_has_its_columns() -> None:
     assert r"\textbf{$-$8.0}\textsuperscript{{*}\dag{}}" in text
     assert r"\shortstack[r]{50.0 $\pm$ 0.6\\{\scriptsize subjects 40.0 to 60.0}}" in text
     assert r"\label{tab:layers-12-5pct}" in text
+
+
+def test_spreadsheets_run_no_cell_and_every_file_says_where_the_scans_come_from() -> None:
+    rows = [
+        ("=HYPERLINK(1)", [text_entry("+cmd"), Entry(-7.96, parts={"note": "@x"})]),
+        ("-2", [text_entry("-3.5"), Entry()]),
+    ]
+    table = StudyTable("t", "A\nB", ["=1+1", "b"], rows, origin="Simulated cohort.")
+    plain = read(csv_table(table))
+    assert list(plain[0]) == ["method", "'=1+1", "b", "b: note", "origin"]
+    assert list(plain[0].values()) == ["'=HYPERLINK(1)", "'+cmd", "-7.96", "'@x", "Simulated cohort."]
+    assert list(plain[1].values())[:2] == ["-2", "-3.5"]  # numbers stay numbers
+    assert "Simulated cohort." in markdown_table(table)
+    assert markdown_table(table).startswith("### A B\n")
+    assert "Simulated cohort." in tex_table(table)

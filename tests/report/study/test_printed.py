@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from grn_monai.networks import PatchDiscriminator, ResNetGenerator
 from grn_monai.report.study.printed import (
     abstracts,
-    printed,
     printed_complexity,
+    printed_dice,
     printed_effect,
     printed_notes,
-    printed_source,
 )
+from grn_monai.study import load_plan
+
+
+def printed(*where: Any, **mode: str) -> float | None:
+    found = printed_dice(*where, **mode)
+    return found and found.value
+
+
+def printed_source(*where: Any) -> str | None:
+    found = printed_dice(*where)
+    return found and found.source
 
 
 def test_a_value_is_that_of_its_table() -> None:
@@ -52,7 +65,7 @@ def test_the_source_of_a_value_is_named() -> None:
 
 
 def test_effects_and_the_misprints_of_their_table() -> None:
-    assert printed_effect("raug", 0.3) == 0.38
+    assert printed_effect("raug", 0.3) == (0.38, "GRN Table 5", ("Table 4 gives −0.66",))
     assert printed_effect("raug", 0.05) is None
     assert len(printed_notes("GRN Table 5")) == 2
     assert any("40 %" in note for note in printed_notes("GRN Table 5"))
@@ -82,3 +95,26 @@ def test_the_abstracts_results() -> None:
     assert set(abstracts()) == {"GRN", "GRN+"}
     assert "1.98" in abstracts()["GRN"]
     assert "2.16" in abstracts()["GRN+"]
+
+
+def test_a_known_misprint_says_so_beside_its_value() -> None:
+    found = printed_dice("GRN+ Table 3", "unet", 1.0)
+    assert found == (80.62, "GRN+ Table 3", ("its layers average 69.91",))
+    assert printed_dice("GRN+ Table 2", "grn_plus", 0.1) == (71.35, "GRN+ Table 2", ())
+
+
+@pytest.mark.parametrize("study", ["laptop", "papers"])
+def test_the_studies_set_each_reading_of_grn_sel_beside_its_own_row(study: str) -> None:
+    """Freeze S, 48.56, is `alternate`, the default; 57.12 goes with the text, where S steps on the loss of G too."""
+    plan = load_plan(Path(__file__).parents[3] / f"studies/{study}.yaml")
+    found = {}
+    for method in plan.methods:
+        if (value := printed("GRN Table 6", method.printed, 0.05)) is not None:
+            found[method.key] = value
+    assert found["grn_sel"] == 48.56
+    assert found["grn_sel_joint"] == 57.12
+    options = {method.key: method.options.get("segmentor_update") for method in plan.methods}
+    assert options["grn_sel"] in (None, "alternate")
+    assert options["grn_sel_joint"] == "joint"
+    assert found["unet"] == 40.02
+    assert any("57.12" in note and "48.56" in note for note in printed_notes("GRN Table 6"))
