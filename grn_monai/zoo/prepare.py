@@ -40,7 +40,9 @@ def prepare_bundle(
 
     A model that was trained on slices of 128 × 128 has to be used on such: the ids of ``train.yaml`` and
     ``inference.yaml`` that shape network and data are set as the training had them, as told by the ``run.json`` of
-    the run, or else by the checkpoint itself. Comments stay.
+    the run, or else by the checkpoint itself. Comments stay. Where an overlay of the bundle made the training another
+    one (another trainer), the copy's ``train.yaml`` keeps its own values of the ids that overlays have: trained on with
+    the same overlay, it is the same training.
 
     Args:
         bundle: folder of a bundle (``configs``, ``docs``, ``LICENSE``); its own ``models`` are left behind.
@@ -138,6 +140,25 @@ def _check_networks(record: Path, config: Mapping[str, Any], bundle: Mapping[str
             raise InputError(record, f"{name} {json.dumps(config[name])}", "that of the bundle's train config", mend)
 
 
+def _of_overlays(folder: Path, trained: Mapping[str, Any]) -> set[str]:
+    """Ids that a training has from overlays, where it had one that changes more than options; else none.
+
+    The copy's train config has not the parts of the overlay (another trainer, a second network): with the overlay's
+    options alone it would be neither of both.
+    """
+    before = read_config(config_file(folder, "train"))
+    if all(trained[k] == v for k, v in before.items() if isinstance(v, dict) and k in trained):
+        return set()
+    files = [f for f in sorted((folder / "configs").glob("*.*")) if f.suffix in (".yaml", ".json")]
+    result: set[str] = set()
+    for file in files:
+        if file.stem not in (*CONFIGS, "evaluate", "metadata"):
+            ids = {name for name in read_config(file) if name.isidentifier()} - _RUN_ONLY
+            # No record says which overlays were used: those whose ids the run all has.
+            result |= ids if ids <= set(trained) else set()
+    return result
+
+
 def _set_options(
     folder: Path, bundle: Path, trained: Mapping[str, Any], options: Mapping[str, Any]
 ) -> dict[str, dict[str, Any]]:
@@ -148,10 +169,14 @@ def _set_options(
         file = config_file(folder, stem)
         before = read_config(file)
         unknown -= set(before)
-        # The run's ids over several lines are parts (loss, optimizer, train, …), not options.
-        wanted = {k: v for k, v in trained.items() if not isinstance(v, dict) and k in before} | {
-            k: v for k, v in options.items() if k in before
-        }
+        left_out = _of_overlays(folder, trained) - set(SHAPING) if stem == "train" else set()
+        # The run's ids over several lines are parts (loss, optimizer, train, …), not options; nor are expressions,
+        # which may name parts of an overlay.
+        wanted = {
+            k: v
+            for k, v in trained.items()
+            if k in before and k not in left_out and not isinstance(v, dict) and not str(v).startswith(("$", "@"))
+        } | {k: v for k, v in options.items() if k in before}
         # A switch reaches a run from its command line as a text.
         wanted = {k: flag(v) if isinstance(before[k], bool) else v for k, v in wanted.items()}
         changed[file.name] = {k: v for k, v in wanted.items() if v != before[k]}

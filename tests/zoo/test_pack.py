@@ -80,6 +80,35 @@ def test_monai_builds_and_fills_the_network_of_a_pack_by_itself(bundle: str, tra
         assert all(torch.equal(state[k], v) for k, v in weights.items())
 
 
+@pytest.mark.parametrize("method", ["rdrop", "uamt", "sassnet"])
+def test_a_pack_of_an_overlays_training_trains_as_its_own_config_says(
+    method: str, trained: dict, cohort: Path, tmp_path: Path
+) -> None:
+    """Its train config has none of the overlay's parts: the options of the overlay stay out, the others come along."""
+    bundle, record = ROOT / "bundles" / "us_layers_semi", trained["us_layers_semi"] / "run.json"
+    overlays = [bundle / "configs" / f"{name}.yaml" for name in ("train", f"method_{method}")]
+    given = {"slice_size": [32, 32], "fraction": 0.5, "learning_rate": 0.003, "max_weight": 0.7}
+    flow = create_workflow(config_file=[str(file) for file in overlays], workflow_type="train", **given)
+    (tmp_path / "run").mkdir()
+    shutil.copytree(trained["us_layers_semi"] / "models", tmp_path / "run" / "models")
+    content = json.loads(record.read_text()) | {"config": flow.parser.get()}
+    (tmp_path / "run" / "run.json").write_text(json.dumps(content))
+    made = pack_bundle(bundle, tmp_path, tmp_path / "run" / "models" / "model.pt", as_json=False)
+    common = {"max_weight": 0.7} if method == "uamt" else {}  # the other overlays have a weight of their own
+    assert made["set"]["train.yaml"] == {"slice_size": [32, 32], "learning_rate": 0.003, **common}
+    assert made["set"]["inference.yaml"] == {"slice_size": [32, 32]}
+    with zipfile.ZipFile(made["file"]) as archive:
+        archive.extractall(tmp_path)
+    packed = tmp_path / "us_layers_semi"
+    options = {"bundle_root": str(packed), "dataset_dir": str(cohort), "output_dir": str(tmp_path / "out")}
+    again = create_workflow(
+        config_file=str(packed / "configs" / "train.yaml"), workflow_type="train", **options, fraction=0.5, device="cpu"
+    )
+    again.initialize()
+    trainer = again.parser.get_parsed_content("train#trainer")
+    assert (trainer.method, trainer.max_weight) == ("mean_teacher", common.get("max_weight", 0.1))
+
+
 def test_equal_content_gives_equal_bytes(trained: dict, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     shutil.copytree(BUNDLE, tmp_path / "elsewhere" / GRN_PLUS)  # other times, another place
