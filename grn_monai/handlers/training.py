@@ -84,8 +84,9 @@ class NonFiniteStop:
     """Stop a training when a loss, a gradient norm or a weight is NaN or infinite, before such weights are saved.
 
     Looked at are all 0-d scalars of the trainer's output after an iteration, and after each epoch the weights of the
-    trainer's ``network``, ``generator`` and ``discriminator``, as far as it has them. Gradient norms (``…grad_norm…``)
-    may overflow while a float16 gradient scaler is at work, which then skips the step.
+    trainer's ``network``, ``generator`` and ``discriminator`` and of those in its ``modules``, as far as it has them.
+    Gradient norms (``…grad_norm…``) may overflow while a float16 gradient scaler is at work, which then skips the
+    step.
 
     Attach it to the trainer before the handlers that validate and save.
 
@@ -130,8 +131,8 @@ class NonFiniteStop:
         Raises:
             InputError: some are NaN or infinite, or a buffer, such as a running mean, is NaN.
         """
-        for part in ("network", "generator", "discriminator"):
-            module = getattr(engine, part, None)
+        named = {part: getattr(engine, part, None) for part in ("network", "generator", "discriminator")}
+        for part, module in {**named, **getattr(engine, "modules", {})}.items():
             if not isinstance(module, nn.Module):
                 continue
             good = {name: p.isfinite().all() for name, p in module.named_parameters()}

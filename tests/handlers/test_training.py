@@ -223,11 +223,14 @@ def test_weights_that_broke_in_the_last_step_of_an_epoch_are_not_saved(tmp_path:
     assert saved_epoch(tmp_path) == 1
 
 
-@pytest.mark.parametrize("part", ["network", "generator", "discriminator"])
+@pytest.mark.parametrize("part", ["network", "generator", "discriminator", "teacher"])
 def test_every_part_is_looked_at(part: str) -> None:
     def check(module: torch.nn.Module) -> None:
         engine = Engine(lambda e, b: {})
-        setattr(engine, part, module)
+        if part == "teacher":
+            engine.modules = {part: module}
+        else:
+            setattr(engine, part, module)
         NonFiniteStop().attach(engine)
         engine.run([0])
 
