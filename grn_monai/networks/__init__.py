@@ -6,7 +6,7 @@ from .count import count_flops, count_parameters
 from .deeplab import RepeatChannels, deeplab_v3, deeplab_v3_plus
 from .discriminator import PatchDiscriminator
 from .enhanced_segmentor import EnhancedSegmentor
-from .fit import check_fit
+from .fit import check_fit, check_name
 from .generator import ResidualBlock, ResNetGenerator
 from .map_discriminator import MapDiscriminator
 from .multi_scale_unet import MultiScaleUNet
@@ -24,6 +24,7 @@ __all__ = [
     "SignedDistanceUNet",
     "SyncBatchNorm2d",
     "check_fit",
+    "check_name",
     "count_flops",
     "count_parameters",
     "deeplab_v3",

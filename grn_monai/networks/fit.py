@@ -10,7 +10,21 @@ from torch import nn
 
 from grn_monai.errors import InputError
 
-__all__ = ["check_fit"]
+__all__ = ["check_fit", "check_name"]
+
+_NAMED: dict[str, tuple[str, tuple[int, ...]]] = {
+    "unet": ("UNet", (16, 32, 64, 128, 256)),
+    "wide": ("UNet", (41, 82, 164, 328, 656)),
+    "wide_flops": ("UNet", (36, 72, 144, 288, 576)),
+    "full_resolution": ("UNet", (16, 32, 64, 128, 256, 512)),
+    "segresnet": ("SegResNet", ()),
+    "vnet": ("VNet", ()),
+    "swin_unetr_2d": ("SwinUNETR", ()),
+    "deeplabv3": ("Sequential", ()),
+    "deeplabv3plus": ("DeepLabV3Plus", ()),
+    "one_stage": ("Sequential", ()),
+}
+"""Class, and channels where names share one, of the networks that us_layers_supervised names."""
 
 _DIVISORS = (2, 4, 8, 16, 32, 64)
 
@@ -71,3 +85,29 @@ def check_fit(
     raise InputError(
         "slice_size", f"{size}, which {name} does not take", f"{list(fitting)}", f"Give `--slice_size [{given}]`."
     )
+
+
+def check_name(network: nn.Module, name: str) -> None:
+    """Refuse a network that has the name of another one of us_layers_supervised.
+
+    An option on the command line changes the name alone, an overlay the network too: a run that trained another
+    network than its records and checkpoints say would be compared as what it is not. Names that the bundle does not
+    have are the user's own.
+
+    Args:
+        network: as it is trained.
+        name: what the config calls it.
+
+    Raises:
+        InputError: naming what was found.
+    """
+    if name not in _NAMED:
+        return
+    kind, channels = _NAMED[name]
+    found = type(network).__name__
+    widths = tuple(getattr(network, "channels", ())) if channels else ()
+    if (found, widths) != (kind, channels):
+        what = f"{found} of channels {list(widths)}" if widths else found
+        wanted = f"{kind} of channels {list(channels)}" if channels else kind
+        mend = f"Give the overlay configs/network_{name}.yaml, or the network a name of its own."
+        raise InputError("network_name", f"{name!r} of a {what}", f"a {wanted}", mend)

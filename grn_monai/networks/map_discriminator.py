@@ -11,7 +11,7 @@ __all__ = ["MapDiscriminator"]
 
 
 class MapDiscriminator(nn.Module):
-    """Judge a map together with its image: two logits an image, for "unlabelled" (0) and "labelled" (1).
+    """Tell maps apart, each together with its image: two logits an image, for "unlabelled" (0) and "labelled" (1).
 
     Map and image each go through a 4x4 convolution of stride 2 and are added; three more such convolutions follow,
     each doubling the width and with LeakyReLU 0.2 after it, the first two with dropout of whole channels. The last
@@ -56,7 +56,7 @@ class MapDiscriminator(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch does not declare it
 
     def forward(self, maps: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Judge maps.
+        """Logits of maps.
 
         Args:
             maps: ``(B, map_channels, H, W)``.

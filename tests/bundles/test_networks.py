@@ -15,7 +15,7 @@ import torch
 from grn_monai.errors import InputError, find_input_error
 from grn_monai.networks import count_parameters
 from grn_monai.zoo import prepare_bundle
-from tests.bundles.conftest import ROOT, SMALL, run, workflow
+from tests.bundles.conftest import BUNDLES, EXTRA, ROOT, SMALL, run, workflow
 from tests.bundles.contract import read_history, same_grid
 from tests.bundles.test_resume import differences
 
@@ -154,6 +154,28 @@ def test_a_slice_size_that_does_not_fit_is_refused_before_the_training(
 ) -> None:
     assert words in refusal("train", *overlays, **options(cohort, tmp_path, slice_size=size))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("bundle", [name for name in BUNDLES if name != BUNDLE])
+def test_the_other_bundles_refuse_such_a_slice_size_too(bundle: str, cohort: Path, tmp_path: Path) -> None:
+    given = options(cohort, tmp_path, **EXTRA[bundle], slice_size=[40, 32])
+    assert "slice_size: found [40, 32], which" in refusal("train", bundle=bundle, **given)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_one_stage_leaves_out_a_single_image_where_g_ends_in_one_pixel(cohort: Path, tmp_path: Path) -> None:
+    for size, smallest in (([32, 32], 2), ([64, 32], 1)):
+        parser = workflow(BUNDLE, "train", "network_one_stage", **options(cohort, tmp_path, slice_size=size)).parser
+        assert parser.get_parsed_content("min_batch") == smallest
+
+
+def test_a_name_without_its_network_is_refused(cohort: Path, tmp_path: Path) -> None:
+    text = refusal("train", **options(cohort, tmp_path, network_name="vnet"))
+    assert text.startswith(
+        "network_name: found 'vnet' of a UNet; expected a VNet. Give the overlay configs/network_vnet"
+    )
+    text = refusal("train", "network_wide", **options(cohort, tmp_path, network_name="unet"))
+    assert "found 'unet' of a UNet of channels [41, 82, 164, 328, 656]; expected a UNet of channels [16, 32" in text
 
 
 @pytest.mark.parametrize(("batch", "smallest", "batches"), [(71, 1, 2), (71, 2, 1), (70, 2, 2), (72, 2, 1), (8, 2, 9)])

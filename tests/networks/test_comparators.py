@@ -18,6 +18,7 @@ from grn_monai.networks import (
     RepeatChannels,
     ResNetGenerator,
     check_fit,
+    check_name,
     count_flops,
     count_parameters,
     deeplab_v3,
@@ -59,7 +60,17 @@ def plain(width: int) -> nn.Module:
 
 @pytest.mark.parametrize("name", [case for case in CASES if case.values[0] in COUNTS])
 def test_parameters(name: str) -> None:
-    assert count_parameters(build(name)) == COUNTS[name]
+    network = build(name)
+    assert count_parameters(network) == COUNTS[name]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_name_is_that_of_its_network_alone(name: str) -> None:
+    network = build(name)
+    check_name(network, name)
+    check_name(network, "mine")
+    with pytest.raises(InputError, match=f"network_name: found '{'unet' if name != 'unet' else 'wide'}' of a"):
+        check_name(network, "unet" if name != "unet" else "wide")
 
 
 @pytest.mark.parametrize("name", CASES)
