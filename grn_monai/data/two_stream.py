@@ -127,13 +127,14 @@ class TwoStreamBatchSampler(Sampler[list[int]]):
     Args:
         dataset: the two streams.
         batch_size: labelled images in a batch of this process, from 1.
-        unlabelled_batch_size: unlabelled images in a batch of this process, from 2, since interpolation consistency
-            pairs them; by default as many as labelled ones.
+        unlabelled_batch_size: unlabelled images in a batch of this process, from ``min_unlabelled``; by default as many
+            as labelled ones.
         seed: the run's seed, from 0, the same in every process.
         epoch_over: ``"labelled"`` or ``"unlabelled"`` (one l will do, too).
         num_replicas: processes; by default those of ``torch.distributed``, asked when the sampler is used, since a
             config may build it before the process group.
         rank: number of this process; by default that of ``torch.distributed``.
+        min_unlabelled: fewest unlabelled images that the method trains with: 2 where it pairs them.
 
     Raises:
         InputError: an option outside its range, or (at construction or, with more processes, at the first use) a
@@ -149,14 +150,16 @@ class TwoStreamBatchSampler(Sampler[list[int]]):
         epoch_over: str = "labelled",
         num_replicas: int | None = None,
         rank: int | None = None,
+        min_unlabelled: int = 2,
     ) -> None:
         if batch_size < 1:
             raise InputError("batch_size", repr(batch_size), "a whole number from 1", "Correct the option.")
         share = batch_size if unlabelled_batch_size is None else unlabelled_batch_size
-        if share < 2:
+        if share < min_unlabelled:
             where = "batch_size" if unlabelled_batch_size is None else "unlabelled_batch_size"
-            mend = "Raise it: interpolation consistency pairs the unlabelled images of a batch."
-            raise InputError(where, repr(share), "at least 2 unlabelled images in a batch", mend)
+            why = " (the method pairs them)" if min_unlabelled > 1 else ""
+            expected = f"at least {min_unlabelled} unlabelled images in a batch{why}"
+            raise InputError(where, repr(share), expected, "Raise it.")
         if epoch_over not in _SPELLINGS:
             raise InputError("epoch_over", repr(epoch_over), "'labelled' or 'unlabelled'", "Correct the option.")
         if seed < 0:

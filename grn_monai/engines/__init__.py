@@ -16,6 +16,7 @@ from .semi import (
     UAMTTrainer,
     URPCTrainer,
 )
+from .semi._method import check_method
 from .semi._teacher import student_or_teacher, teacher_of
 from .semi_supervised_joint_trainer import SemiSupervisedJointTrainer
 from .semi_supervised_trainer import SemiSupervisedTrainer
@@ -39,6 +40,7 @@ __all__ = [
     "URPCTrainer",
     "WithReconstructions",
     "bfloat16_pays",
+    "check_method",
     "student_or_teacher",
     "teacher_of",
 ]

@@ -8,16 +8,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from ignite.engine import EventEnum
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys as Keys
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.optimizer import Optimizer
 
 from grn_monai.errors import InputError
 
-from ._common import at_least_float32, plain_tensor, unlabelled_images
+from ._common import at_least_float32, mixes_samples, plain_tensor, unlabelled_images, unwrapped
 from ._scaled import ScaledTrainer
 
 __all__ = ["Outputs", "SemiSupervisedTrainer", "TwoStreams", "ramp_up"]
@@ -44,7 +46,7 @@ class TwoStreams:
         unlabelled: unlabelled images ``(B_u, 1, H, W)``.
         view: what the network saw of them, ``(B_v, 1, H, W)``; the images themselves unless the method changes them.
         outputs: of the network on ``images``, in float32.
-        outputs_unlabelled: of the network on ``view``, in float32.
+        outputs_unlabelled: of the network on ``view``, in float32; empty where nothing asks for them.
     """
 
     images: torch.Tensor
@@ -66,7 +68,11 @@ class SemiSupervisedTrainer(ScaledTrainer, SupervisedTrainer):
 
     The batch is a dict with ``image``, ``label`` and ``unlabeled``, as a ``DataLoader`` with ``TwoStreamBatchSampler``
     and ``two_stream_collate`` gives. Both halves go through the network in one pass, as in the reference code of the
-    methods; where the network holds BatchNorm, its statistics are those of both halves.
+    methods; where the network holds BatchNorm, its statistics are those of both halves. In an iteration whose weight is
+    0 (``max_weight`` 0, before ``start``) a network without BatchNorm runs on the labelled images alone.
+
+    With several processes (``torch.distributed``) every network that a method trains has to be wrapped in
+    ``DistributedDataParallel``: one that is not would learn otherwise in each process, and is refused in ``run``.
 
     ``engine.state.output`` holds ``image``, ``label``, ``pred`` (logits of the labelled images) and the scalars
     ``loss`` (L, unscaled), ``supervised_loss``, ``unsupervised_loss`` (unweighted) and ``unsupervised_weight``. MONAI's
@@ -82,9 +88,12 @@ class SemiSupervisedTrainer(ScaledTrainer, SupervisedTrainer):
         amp: mixed precision on the CPU (bfloat16) or CUDA (``amp_kwargs["dtype"]``, default float16).
 
     Raises:
-        InputError: for a weight, ramp or start outside its range.
+        InputError: for a weight, ramp or start outside its range; with several processes, see above.
         ValueError: for a batch without unlabelled images, ``accumulation_steps != 1`` or ``compile=True``.
     """
+
+    method = ""
+    """The method's name in a bundle's config, such as ``mean_teacher``."""
 
     def __init__(
         self,
@@ -145,6 +154,29 @@ class SemiSupervisedTrainer(ScaledTrainer, SupervisedTrainer):
         """Networks beside ``network`` that a resumed run needs, by their names in the checkpoint."""
         return {}
 
+    def run(self) -> None:
+        """Train. Called again, it goes on from the state it is in."""
+        self._check_processes()
+        super().run()
+
+    def _check_processes(self) -> None:
+        """Refuse, with several processes, parameters whose gradients are not averaged over them."""
+        if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+            return
+        parts = {"network": self.network, **self.modules}
+        shared = [m for m in parts.values() if isinstance(m, DistributedDataParallel)]
+        averaged = {id(p) for module in shared for p in module.parameters()}
+        for optimizer in self.optimizers.values():
+            for p in (p for group in optimizer.param_groups for p in group["params"]):
+                if id(p) not in averaged:
+                    alone = (name for name, m in parts.items() if id(p) in {id(q) for q in unwrapped(m).parameters()})
+                    raise InputError(
+                        next(alone, "a network"),
+                        "a network that each process would train by itself",
+                        "torch.nn.parallel.DistributedDataParallel around it",
+                        "Train this method in one process, or wrap the network.",
+                    )
+
     # What a method may override.
 
     def view(self, engine: SemiSupervisedTrainer, unlabelled: torch.Tensor) -> torch.Tensor:
@@ -189,12 +221,16 @@ class SemiSupervisedTrainer(ScaledTrainer, SupervisedTrainer):
         engine.optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         with self._autocast(engine):
             batch = TwoStreams(images, plain_tensor(targets), unlabelled, engine.view(engine, unlabelled))
-            outputs = engine.forward(engine, torch.cat((images, batch.view)))
+            weight = engine.weight(engine)
+            # Unlabelled images that nothing asks for, and on which the labelled ones do not depend, are left out.
+            both = weight > 0 or mixes_samples(engine.network)
+            outputs = engine.forward(engine, torch.cat((images, batch.view)) if both else images)
             engine.state.output[Keys.PRED] = outputs[0][: len(images)]
             engine.fire_event(IterationEvents.FORWARD_COMPLETED)
-            halves = [at_least_float32(x).split((len(images), len(batch.view))) for x in outputs]
-            batch.outputs, batch.outputs_unlabelled = zip(*halves, strict=True)
-            loss = engine._loss(engine, batch)
+            wide = [at_least_float32(x) for x in outputs]
+            batch.outputs = tuple(x[: len(images)] for x in wide)
+            batch.outputs_unlabelled = tuple(x[len(images) :] for x in wide) if both else ()
+            loss = engine._loss(engine, batch, weight)
         engine.fire_event(IterationEvents.LOSS_COMPLETED)
         engine.state.optimizer_scaler.scale(loss).backward()
         engine.fire_event(IterationEvents.BACKWARD_COMPLETED)
@@ -203,13 +239,13 @@ class SemiSupervisedTrainer(ScaledTrainer, SupervisedTrainer):
         engine.fire_event(IterationEvents.MODEL_COMPLETED)
         return engine.state.output
 
-    def _loss(self, engine: SemiSupervisedTrainer, batch: TwoStreams) -> torch.Tensor:
-        out, weight = engine.state.output, engine.weight(engine)
+    def _loss(self, engine: SemiSupervisedTrainer, batch: TwoStreams, weight: float) -> torch.Tensor:
+        out = engine.state.output
         loss = engine.supervised_loss(engine, batch)
-        # Where it has no weight it costs passes and, on the student, a graph: left out.
+        # Where it has no weight it is left out: a teacher's passes, a discriminator's.
         unsupervised = engine.unsupervised_loss(engine, batch) if weight else None
         out["supervised_loss"] = loss.detach()
-        out["unsupervised_weight"] = torch.tensor(weight if unsupervised is not None else 0.0)
+        out["unsupervised_weight"] = loss.new_full((), weight if unsupervised is not None else 0.0)
         out["unsupervised_loss"] = torch.zeros_like(loss) if unsupervised is None else unsupervised.detach()
         out[Keys.LOSS] = loss if unsupervised is None else loss + weight * unsupervised
         return out[Keys.LOSS]

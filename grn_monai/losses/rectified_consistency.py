@@ -35,7 +35,7 @@ def rectified_consistency(logits: Sequence[torch.Tensor]) -> torch.Tensor:
     log_mean = logs.logsumexp(0) - math.log(len(logits))
     probabilities, mean = logs.exp(), log_mean.exp()
     uncertainty = (mean * (log_mean - logs)).sum(2, keepdim=True)  # S, B, 1, H, W
-    sureness = (-uncertainty).exp()
+    certainty = (-uncertainty).exp()
     pixels = (1, 2, 3, 4)
-    distance = ((mean - probabilities).square() * sureness).mean(pixels) / (sureness.mean(pixels) + 1e-8)
+    distance = ((mean - probabilities).square() * certainty).mean(pixels) / (certainty.mean(pixels) + 1e-8)
     return (distance + uncertainty.mean(pixels)).mean()

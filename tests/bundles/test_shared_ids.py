@@ -21,8 +21,16 @@ METHOD = {
 }  # fmt: skip
 # GRN-SSL reads two streams.
 STREAMS = {"train#dataset#_target_", "train#dataloader"}
-# The semi-supervised comparators have a loss of their own for labelled images, and name what the optimizer steps.
-SEMI = {"train#trainer#_target_", "train#trainer#loss_function", "train#handlers#8#identity", "optimizer#params"}
+# The semi-supervised comparators have a loss of their own for labelled images, and name what the optimizer steps and
+# what is saved.
+SEMI = {
+    "validate#evaluator#network",
+    "validate#handlers#1#save_dict",
+    "train#trainer#_target_",
+    "train#trainer#loss_function",
+    "train#handlers#8#identity",
+    "optimizer#params",
+}
 # The baseline has one network and one optimizer, and knows neither S(G(x)) nor its best model.
 SUPERVISED = {
     "network_def", "optimizer#params", "ckpt_path", "eval_dir", "imports", "train#trainer#network", "handlers",

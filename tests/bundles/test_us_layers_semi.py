@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import pytest
@@ -12,8 +13,10 @@ import torch
 import yaml
 from ignite.engine import Events
 
+from grn_monai.engines.semi._method import known_methods
 from grn_monai.errors import find_input_error
 from grn_monai.handlers import load_model
+from grn_monai.networks import count_parameters
 from tests.bundles.conftest import EXTRA, ROOT, SMALL, run, workflow
 from tests.bundles.contract import BundleContract, read_history
 from tests.bundles.test_resume import differences
@@ -21,10 +24,8 @@ from tests.bundles.test_resume import differences
 BUNDLE = "us_layers_semi"
 CONFIGS = ROOT / "bundles" / BUNDLE / "configs"
 METHODS = sorted(p.stem for p in CONFIGS.glob("method_*.yaml"))
-TRAINERS = {
-    "mean_teacher": "MeanTeacherTrainer", "uamt": "UAMTTrainer", "ict": "ICTTrainer", "rdrop": "RDropTrainer",
-    "urpc": "URPCTrainer", "sassnet": "SASSNetTrainer", "dan": "DANTrainer",
-}  # fmt: skip
+PARTS = {"urpc": {"heads"}, "sassnet": {"discriminator", "sdm_head"}, "dan": {"discriminator"}, "rdrop": set()}
+"""What a resumed run of a method needs beside the plain network; elsewhere a teacher."""
 
 
 def options(cohort: Path, out: Path, **others: Any) -> dict[str, Any]:
@@ -60,42 +61,116 @@ class TestSemi(BundleContract):
 # The overlays of the methods.
 
 
+class Runs(dict[str, tuple[Path, Any]]):
+    """Folder and workflow of one epoch with each overlay, made when it is first asked for; not to be changed."""
+
+    def __init__(self, cohort: Path, factory: pytest.TempPathFactory) -> None:
+        super().__init__()
+        self.cohort, self.factory = cohort, factory
+
+    def __missing__(self, name: str) -> tuple[Path, Any]:
+        folder = self.factory.mktemp(name or "plain")
+        given = options(self.cohort, folder, epochs=1, max_weight=0.5)
+        self[name] = folder, run(BUNDLE, "train", *([name] if name else []), **given)
+        return self[name]
+
+
+@pytest.fixture(scope="module")
+def runs(cohort: Path, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    return Runs(cohort, tmp_path_factory)
+
+
+def overlay_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
+
+
 def test_there_is_an_overlay_for_every_method_and_it_is_short() -> None:
-    assert {name.removeprefix("method_") for name in METHODS} == set(TRAINERS)
+    names = {name.removeprefix("method_") for name in METHODS}
+    assert {m for m, cls in known_methods().items() if cls.__module__.startswith("grn_monai.")} <= names
     for name in METHODS:
-        text = (CONFIGS / f"{name}.yaml").read_text()
-        config = yaml.safe_load(text)
-        assert len(text.splitlines()) <= 15
-        assert config["method"] == name.removeprefix("method_")
+        config = overlay_of(name)
+        assert len((CONFIGS / f"{name}.yaml").read_text().splitlines()) <= 15
+        assert config["method"] == name.removeprefix("method_") == locate(config["train#trainer#_target_"]).method
         # The delay is Mean Teacher's alone, and train.yaml has it.
         assert ("start" in config) == (name != "method_mean_teacher")
         assert config.get("start", 0) == 0
-        assert config["train#trainer#_target_"] == f"grn_monai.engines.{TRAINERS[config['method']]}"
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_every_method_trains_and_leaves_the_plain_network(name: str, cohort: Path, tmp_path: Path) -> None:
-    flow = run(BUNDLE, "train", name, **options(cohort, tmp_path, epochs=1, max_weight=0.5))
+def test_every_method_trains_and_leaves_the_plain_network(name: str, runs: Runs, tmp_path: Path) -> None:
+    folder, flow = runs[name]
     trainer = flow.parser.get_parsed_content("train#trainer")
-    assert type(trainer).__name__ == TRAINERS[name.removeprefix("method_")]
-    row = read_history(tmp_path)[0]
+    assert type(trainer) is locate(overlay_of(name)["train#trainer#_target_"])
+    row = read_history(folder)[0]
     assert all(float(row[k]) > 0 for k in ("supervised_loss", "unsupervised_loss", "unsupervised_weight", "train_loss"))
+    assert 0 < float(row["val_dice_loss"]) < 1
     assert trainer.state.output["unsupervised_weight"].item() == pytest.approx(0.5)  # the end of the ramp
-    assert checkpoint(tmp_path)["identity"]["method"] == name.removeprefix("method_")
+    method = name.removeprefix("method_")
+    assert checkpoint(folder)["identity"]["method"] == method
+    own = PARTS.get(method, {"teacher"})
+    assert set(checkpoint(folder)["modules"]) - {"model", "early_stop", "best"} == own
     plain = workflow(BUNDLE, "inference", workflow_type="infer", output_dir=str(tmp_path), device="cpu")
-    network = load_model(tmp_path / "models" / "model.pt", plain.parser.get_parsed_content("network_def")).eval()
+    network = load_model(folder / "models" / "model.pt", plain.parser.get_parsed_content("network_def")).eval()
+    assert count_parameters(network) == 661_727
     image = torch.rand(1, 1, 32, 32) * 2 - 1
     with torch.no_grad():
         trained = flow.parser.get_parsed_content("network").eval()(image)
         torch.testing.assert_close(network(image), trained)
 
 
-def test_without_an_overlay_it_is_mean_teacher(cohort: Path, tmp_path: Path) -> None:
-    states = []
-    for number, overlays in enumerate(((), ("method_mean_teacher",))):
-        run(BUNDLE, "train", *overlays, **options(cohort, tmp_path / str(number), epochs=1))
-        states.append({k: v for k, v in checkpoint(tmp_path / str(number)).items() if k != "identity"})
+def test_a_model_is_scored_without_its_overlay_and_alike_with_it(runs: Runs, cohort: Path, tmp_path: Path) -> None:
+    """Also with an overlay, of a method with a teacher, that is named last."""
+    folder, _ = runs["method_ict"]
+    left_out = ("epochs", "batch_size", "fraction")
+    given = {k: v for k, v in options(cohort, folder).items() if k not in left_out}
+    scores = []
+    for overlays in ((), ("method_ict",)):
+        out = tmp_path / str(len(overlays))
+        run(BUNDLE, "train", "evaluate", *overlays, **given, eval_dir=str(out), surface_distances=False, quality=False)
+        scores.append(json.loads((out / "metrics.json").read_text()))
+    assert scores[0] == scores[1]
+    assert scores[0]["decoded"]["n"] == 2
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_overlays_keep_the_properties_of_a_bundle(name: str, cohort: Path, tmp_path: Path) -> None:
+    """Also named last, behind the overlay of the evaluation."""
+    given = {"dataset_dir": str(cohort), "output_dir": str(tmp_path), "fraction": 0.5}
+    flow = workflow(BUNDLE, "train", "evaluate", name, **given)
+    assert flow.check_properties() == []
+    assert flow.parser.get("method") == name.removeprefix("method_")
+    assert flow.parser.get("validate#evaluator#network") == "@network"
+
+
+def test_without_an_overlay_it_is_mean_teacher(runs: Runs) -> None:
+    states = [{k: v for k, v in checkpoint(runs[n][0]).items() if k != "identity"} for n in ("", "method_mean_teacher")]
     assert differences(*states) == []
+
+
+@pytest.mark.parametrize(
+    ("overlays", "given", "words"),
+    [
+        ((), {"method": "dan"}, "method: found 'dan'; expected 'mean_teacher', which grn_monai.engines.Mean"),
+        (("method_dan",), {"method": "mean_teacher"}, "expected 'dan'"),
+        ((), {"infer_with": "teacher"}, "infer_with: found 'teacher'; expected no such option: mean_teacher"),
+        ((), {"noise": 5.0}, "Give the overlay of the method (method_mean_teacher, method_uamt), or leave"),
+        (("method_rdrop",), {"ema_decay": 0.5}, "ema_decay: found 0.5; expected no such option: rdrop"),
+        ((), {"slice_size": [40, 32]}, "expected [48, 32]"),
+    ],
+)
+def test_what_would_be_ignored_or_fail_late_is_refused_before_the_training(
+    overlays: tuple[str, ...], given: dict[str, Any], words: str, cohort: Path, tmp_path: Path
+) -> None:
+    assert words in failure(cohort, tmp_path, *overlays, **given)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_the_discriminators_rate_and_channels_follow_the_config(cohort: Path, tmp_path: Path) -> None:
+    given = {"discriminator_learning_rate": 0.01, "network_def#out_channels": 5}
+    for name, channels in (("method_dan", 5), ("method_sassnet", 4)):
+        parser = workflow(BUNDLE, "train", name, **options(cohort, tmp_path, **given)).parser
+        assert parser.get_parsed_content("discriminator").of_map.in_channels == channels
+        assert parser.get_parsed_content("discriminator_optimizer").param_groups[0]["lr"] == 0.01
 
 
 @pytest.mark.parametrize(
@@ -136,8 +211,7 @@ def test_it_starts_with_the_weights_of_the_baseline(cohort: Path, tmp_path: Path
         (BUNDLE, ("preset_ssl4mis", "method_rdrop")),
     ):
         flow = workflow(bundle, "train", *overlays, **options(cohort, tmp_path))
-        flow.initialize()
-        flow.parser.get_parsed_content("train#trainer")
+        flow.initialize()  # all that is made later is made after the network
         starts.append(dict(flow.parser.get_parsed_content("network").state_dict()))
     assert all(differences(starts[0], start) == [] for start in starts[1:])
 
@@ -164,6 +238,20 @@ def test_the_teacher_may_be_validated_and_saved(cohort: Path, tmp_path: Path) ->
 )
 def test_bad_options_are_named(overlay: str, bad: dict[str, Any], words: str, cohort: Path, tmp_path: Path) -> None:
     assert words in failure(cohort, tmp_path, overlay, **bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "words"),
+    [
+        ("method_sassnet", {"empty": "zero"}, "empty 'one', now 'zero'"),
+        ("method_dan", {"discriminator_learning_rate": 0.01}, "discriminator_learning_rate '0.0001', now '0.01'"),
+    ],
+)
+def test_options_of_a_method_belong_to_the_run(
+    name: str, changed: dict, words: str, runs: Runs, cohort: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(runs[name][0], tmp_path / "run")
+    assert words in failure(cohort, tmp_path / "run", name, epochs=1, max_weight=0.5, **changed)
 
 
 @pytest.mark.parametrize(

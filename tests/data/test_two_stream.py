@@ -230,7 +230,11 @@ class TestSampler:
         [
             ({"batch_size": 0}, "batch_size: found 0"),
             ({"batch_size": 1}, "batch_size: found 1; expected at least 2 unlabelled"),
-            ({"unlabelled_batch_size": 1}, "unlabelled_batch_size: found 1.*interpolation consistency pairs"),
+            (
+                {"unlabelled_batch_size": 1},
+                r"unlabelled_batch_size: found 1; .* at least 2 .*method pairs them",
+            ),
+            ({"unlabelled_batch_size": 0, "min_unlabelled": 1}, "unlabelled_batch_size: found 0; expected at least 1"),
             ({"epoch_over": "both"}, "'both'; expected 'labelled' or 'unlabelled'"),
             ({"seed": -1}, "seed: found -1"),
             ({"batch_size": 6}, "the labelled stream: found 5 images.*Lower batch_size, raise fraction"),

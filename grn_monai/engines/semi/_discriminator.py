@@ -66,8 +66,8 @@ class DiscriminatorTrainer(SemiSupervisedTrainer):
         """The discriminator."""
         return {"discriminator": self.discriminator}
 
-    def judged(self, outputs: Outputs) -> torch.Tensor:
-        """The map ``(B, M, H, W)`` that D judges, of the network's outputs in float32."""
+    def discriminator_map(self, outputs: Outputs) -> torch.Tensor:
+        """The map ``(B, M, H, W)`` that D sees, of the network's outputs in float32."""
         raise NotImplementedError
 
     def predict(self, engine: SemiSupervisedTrainer, images: torch.Tensor) -> Outputs:
@@ -78,8 +78,8 @@ class DiscriminatorTrainer(SemiSupervisedTrainer):
         """How surely D holds the maps of unlabelled images for such."""
         engine.discriminator.eval()
         with frozen(engine.discriminator):
-            judgement = engine.discriminator(engine.judged(batch.outputs_unlabelled), batch.view)
-        return _cross_entropy(judgement, [LABELLED] * len(batch.view))
+            logits = engine.discriminator(engine.discriminator_map(batch.outputs_unlabelled), batch.view)
+        return F.cross_entropy(at_least_float32(logits), _halves(logits, len(batch.view)))
 
     def after_step(self, engine: Any, batch: TwoStreams) -> None:
         """The discriminator's step."""
@@ -89,14 +89,17 @@ class DiscriminatorTrainer(SemiSupervisedTrainer):
         engine.discriminator_optimizer.zero_grad(set_to_none=engine.optim_set_to_none)
         with engine._autocast(engine):
             with torch.no_grad():
-                maps = engine.judged(tuple(at_least_float32(x) for x in engine.predict(engine, images)))
-            halves = [LABELLED] * len(batch.images) + [UNLABELLED] * len(batch.view)
-            loss = _cross_entropy(engine.discriminator(maps, images), halves)
+                maps = engine.discriminator_map(tuple(at_least_float32(x) for x in engine.predict(engine, images)))
+            logits = engine.discriminator(maps, images)
+            loss = F.cross_entropy(at_least_float32(logits), _halves(logits, len(batch.images)))
         engine.state.output[JointKeys.DISCRIMINATOR_LOSS] = loss.detach()
         scaler = engine.state.discriminator_scaler
         scaler.scale(loss).backward()
         engine._step(engine, scaler, [engine.discriminator_optimizer], {})
 
 
-def _cross_entropy(judgement: torch.Tensor, halves: list[int]) -> torch.Tensor:
-    return F.cross_entropy(at_least_float32(judgement), torch.tensor(halves, device=judgement.device))
+def _halves(logits: torch.Tensor, labelled: int) -> torch.Tensor:
+    """Class of each image ``(B,)``, on the device of D's logits: so many labelled ones, then unlabelled ones."""
+    classes = logits.new_full((len(logits),), UNLABELLED, dtype=torch.long)
+    classes[:labelled] = LABELLED
+    return classes

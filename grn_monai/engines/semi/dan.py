@@ -11,7 +11,7 @@ __all__ = ["DANTrainer"]
 
 
 class DANTrainer(DiscriminatorTrainer):
-    """The discriminator judges segmentations: softmax probabilities of all classes, with the image.
+    """The discriminator sees segmentations, softmax probabilities of all classes, with the image.
 
     Args:
         discriminator: such as ``MapDiscriminator(map_channels=classes)``.
@@ -21,6 +21,8 @@ class DANTrainer(DiscriminatorTrainer):
     2017.
     """
 
-    def judged(self, outputs: Outputs) -> torch.Tensor:
+    method = "dan"
+
+    def discriminator_map(self, outputs: Outputs) -> torch.Tensor:
         """Probabilities ``(B, C, H, W)``."""
         return outputs[0].softmax(1)

@@ -32,6 +32,8 @@ class ICTTrainer(TeacherTrainer):
     Source: Verma et al., "Interpolation Consistency Training for Semi-Supervised Learning", 2019.
     """
 
+    method = "ict"
+
     def __init__(self, *args: Any, alpha: float = 0.2, **kwargs: Any) -> None:
         if not alpha > 0:
             raise InputError("alpha", repr(alpha), "a number above 0", "Correct the option.")

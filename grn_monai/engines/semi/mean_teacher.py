@@ -31,6 +31,8 @@ class MeanTeacherTrainer(TeacherTrainer):
     medical images (SSL4MIS) reads it.
     """
 
+    method = "mean_teacher"
+
     def __init__(self, *args: Any, start: float = 1 / 30, noise: float = 0.2, **kwargs: Any) -> None:
         check_noise(noise)
         self.noise = noise

@@ -11,7 +11,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from grn_monai.errors import InputError
 from grn_monai.losses import symmetric_kl
 
-from .._common import check_optimizer
+from .._common import check_optimizer, unwrapped
 from ..semi_supervised_trainer import Outputs, SemiSupervisedTrainer, TwoStreams
 
 __all__ = ["RDropTrainer"]
@@ -33,11 +33,14 @@ class RDropTrainer(SemiSupervisedTrainer):
         **kwargs: as in ``SemiSupervisedTrainer``.
 
     Raises:
-        InputError: for one network without dropout: both passes would be equal and the divergence 0.
+        InputError: for one network without dropout, or the same network twice: both passes would be equal and the
+            divergence 0.
         ValueError: for an optimizer that does not step the second network.
 
     Source: Wu et al., "R-Drop: Regularized Dropout for Neural Networks", 2021.
     """
+
+    method = "rdrop"
 
     def __init__(
         self,
@@ -51,6 +54,9 @@ class RDropTrainer(SemiSupervisedTrainer):
         kwargs.setdefault("max_weight", 4.0)
         super().__init__(*args, **kwargs)
         if second_network is not None:
+            if unwrapped(second_network) is unwrapped(self.network):
+                mend = "Give another network, or none and dropout (0.1)."
+                raise InputError("second_network", "the network itself", "a network of its own", mend)
             check_optimizer("optimizer", self.optimizer, {"second_network": second_network}, {})
         elif not any(isinstance(m, _DropoutNd) and m.p > 0 for m in self.network.modules()):
             mend = "Give dropout (0.1), or two networks."

@@ -21,9 +21,10 @@ __all__ = ["SASSNetTrainer"]
 
 
 class SASSNetTrainer(DiscriminatorTrainer):
-    """The network learns signed distance maps beside the segmentation, and the discriminator judges those.
+    """The network learns signed distance maps beside the segmentation, and the discriminator sees those.
 
-    The supervised loss is ``loss_function + sdm_weight · mean squared error of the maps``. Inference needs the plain
+    The supervised loss is ``loss_function + sdm_weight · mean squared error of the maps``; in the reference
+    ``loss_function`` is the Dice loss alone. Inference needs the plain
     U-Net alone; the maps are not combined with its segmentation. The output also holds the scalar ``sdm_loss``
     (unweighted).
 
@@ -41,6 +42,8 @@ class SASSNetTrainer(DiscriminatorTrainer):
     Source: Li et al., "Shape-aware Semi-supervised 3D Semantic Segmentation for Medical Images", 2020. The reference
     knows one foreground class; here each class has the map of its own mask.
     """
+
+    method = "sassnet"
 
     def __init__(self, *args: Any, sdm_weight: float = 0.3, empty: str = "one", **kwargs: Any) -> None:
         if not (isinstance(sdm_weight, int | float) and math.isfinite(sdm_weight) and sdm_weight >= 0):
@@ -61,7 +64,7 @@ class SASSNetTrainer(DiscriminatorTrainer):
         engine.state.output["sdm_loss"] = error.detach()
         return super().supervised_loss(engine, batch) + engine.sdm_weight * error
 
-    def judged(self, outputs: Outputs) -> torch.Tensor:
+    def discriminator_map(self, outputs: Outputs) -> torch.Tensor:
         """Signed distance maps ``(B, C - 1, H, W)``."""
         return outputs[1]
 

@@ -10,6 +10,7 @@ import torch
 from grn_monai.errors import InputError
 from grn_monai.losses import masked_consistency, predictive_entropy
 
+from .._common import mixes_samples
 from ..semi_supervised_trainer import SemiSupervisedTrainer, TwoStreams, ramp_up
 from ._teacher import TeacherTrainer, check_noise, noisy
 
@@ -40,6 +41,8 @@ class UAMTTrainer(TeacherTrainer):
     number of classes as its author says (UA-MT, issues 7 and 18).
     """
 
+    method = "uamt"
+
     def __init__(
         self, *args: Any, noise: float = 0.2, passes: int = 8, compat_ssl4mis: bool = False, **kwargs: Any
     ) -> None:
@@ -55,9 +58,18 @@ class UAMTTrainer(TeacherTrainer):
         """The masked consistency, 0-d."""
         student = batch.outputs_unlabelled[0].softmax(1)
         classes = 2 if self.compat_ssl4mis else student.shape[1]
-        target = self.teach(noisy(batch.unlabelled, self.noise))
-        mean = torch.stack([self.teach(noisy(batch.unlabelled, self.noise)) for _ in range(self.passes)]).mean(0)
+        target, *others = self._teach_noisy(batch.unlabelled, 1 + self.passes)
+        mean = torch.stack(others).mean(0)
         threshold = (0.75 + 0.25 * ramp_up(engine.progress(engine))) * math.log(classes)
         certain = predictive_entropy(mean) < threshold
         engine.state.output["certain_share"] = certain.to(student.dtype).mean()
         return masked_consistency(student, target, certain, classes)
+
+    def _teach_noisy(self, images: torch.Tensor, times: int) -> list[torch.Tensor]:
+        """The teacher's class probabilities of ``times`` newly noisy copies of images, each ``(B, C, H, W)``."""
+        copies = [noisy(images, self.noise) for _ in range(times)]
+        # Two at a time, as the reference code does: faster, and larger batches need more memory (and on the CPU more
+        # time). With BatchNorm an image's result would depend on the other copy.
+        step = 1 if mixes_samples(self.teacher) else 2
+        passes = [torch.cat(copies[i : i + step]) for i in range(0, times, step)]
+        return [p for batch in passes for p in self.teach(batch).split(len(images))]

@@ -34,6 +34,8 @@ class URPCTrainer(SemiSupervisedTrainer):
     Uncertainty Rectified Pyramid Consistency", 2021.
     """
 
+    method = "urpc"
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         check_training_network(self, MultiScaleUNet)

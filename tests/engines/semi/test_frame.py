@@ -7,15 +7,27 @@ from typing import Any
 
 import pytest
 import torch
+import torch.distributed
 from ignite.engine import Events
 from monai.engines import SupervisedTrainer
 from monai.networks.nets import UNet
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
-from grn_monai.engines import SemiSupervisedTrainer
+from grn_monai.engines import DANTrainer, RDropTrainer, SemiSupervisedTrainer, URPCTrainer
 from grn_monai.engines.semi_supervised_trainer import TwoStreams, ramp_up
 from grn_monai.errors import InputError
+from grn_monai.networks import MapDiscriminator, MultiScaleUNet
 from tests.engines.contract import LOSS, adam, assert_same_weights, same, weights
 from tests.engines.semi.contract import SemiContract, deep_segmentor, iterate, planned, two_streams
+
+
+def wrapped(network: nn.Module) -> DistributedDataParallel:
+    """As if wrapped: without a process group the class cannot be built."""
+    wrapper = DistributedDataParallel.__new__(DistributedDataParallel)
+    nn.Module.__init__(wrapper)
+    wrapper.module = network
+    return wrapper
 
 
 class Confident(SemiSupervisedTrainer):
@@ -34,6 +46,28 @@ def make(trainer: type[SemiSupervisedTrainer] = Confident, **options: Any) -> Se
     network = options.pop("network", None) or deep_segmentor()
     defaults = {"device": "cpu", "max_epochs": 1, "train_data_loader": [], "loss_function": LOSS, "decollate": False}
     return trainer(**{**defaults, "network": network, "optimizer": adam(network), **options})
+
+
+def _plain() -> tuple[str, SemiSupervisedTrainer]:
+    return "network", make()
+
+
+def _discriminator() -> tuple[str, SemiSupervisedTrainer]:
+    network, discriminator = wrapped(deep_segmentor()), MapDiscriminator(channels=4)
+    given = {"discriminator": discriminator, "discriminator_optimizer": adam(discriminator)}
+    return "discriminator", make(DANTrainer, network=network, **given)
+
+
+def _second() -> tuple[str, SemiSupervisedTrainer]:
+    network, second = wrapped(deep_segmentor()), deep_segmentor()
+    return "second_network", make(RDropTrainer, network=network, second_network=second, optimizer=adam(network, second))
+
+
+def _heads() -> tuple[str, SemiSupervisedTrainer]:
+    return "network", make(URPCTrainer, network=MultiScaleUNet(deep_segmentor()))
+
+
+CASES = {"plain": _plain, "dan": _discriminator, "rdrop": _second, "urpc": _heads}
 
 
 def test_the_ramp() -> None:
@@ -133,6 +167,38 @@ def test_a_term_without_weight_is_not_computed() -> None:
     trainer.run()
     assert calls == [3, 4]
     assert [bool(value) for value in found] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(("norm", "sizes"), [("instance", [2, 2, 5, 5]), ("batch", [5, 5, 5, 5])])
+def test_unlabelled_images_without_weight_go_through_the_network_for_its_batchnorm_alone(
+    norm: str, sizes: list[int]
+) -> None:
+    network = UNet(2, 1, 7, (4, 8, 8), (2, 2), norm=norm)
+    seen: list[int] = []
+    network.register_forward_hook(lambda _, args, out: seen.append(len(args[0])))
+    trainer = planned(make(network=network, start=0.5), 4)
+    for _ in range(4):
+        iterate(trainer, two_streams(2, 3, torch.float32))
+        assert trainer.state.output["pred"].shape[0] == 2
+    assert seen == sizes
+
+
+def processes(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+    for name, value in (("is_initialized", True), ("get_world_size", count)):
+        monkeypatch.setattr(torch.distributed, name, lambda *_, value=value: value)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_is_trained_outside_ddp_is_refused_with_several_processes(
+    case: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a process group of its own: the refusal comes first. Two real processes: test_processes.py."""
+    name, trainer = CASES[case]()
+    processes(monkeypatch, 2)
+    with pytest.raises(InputError, match=rf"^{name}: found a network that each process would train by itself"):
+        trainer.run()
+    processes(monkeypatch, 1)
+    trainer._check_processes()
 
 
 @pytest.mark.parametrize("value", ["much", None, float("inf"), float("nan")])

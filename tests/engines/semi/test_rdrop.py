@@ -115,6 +115,12 @@ def test_one_network_without_dropout_is_refused(network: nn.Module) -> None:
         make(network)
 
 
+def test_the_network_itself_is_no_second_one() -> None:
+    network = deep_segmentor()
+    with pytest.raises(InputError, match="second_network: found the network itself"):
+        make(network, network)
+
+
 def test_an_optimizer_without_the_second_network_is_refused() -> None:
     first, second = deep_segmentor(), deep_segmentor()
     with pytest.raises(ValueError, match="tensors of `second_network` are not in it"):

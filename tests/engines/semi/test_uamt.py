@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from monai.networks.nets import UNet
 from torch import nn
 
 from grn_monai.engines import UAMTTrainer
@@ -113,9 +114,18 @@ def test_the_teacher_makes_each_pass_anew() -> None:
     images: list[torch.Tensor] = []
     trainer.teacher.register_forward_hook(lambda _, args, out: images.append(torch.cat((args[0], out), 1)))
     iterate(trainer, two_streams(2, 3, torch.float32))
-    assert [len(x) for x in images] == [3] * 9
+    assert [len(x) for x in images] == [6] * 4 + [3]  # two passes at a time
+    images = [x for batch in images for x in batch.split(3)]
     assert all(torch.equal(x[:, :1], images[0][:, :1]) for x in images)  # no noise
     assert len({x.sum().item() for x in images}) == 9  # dropout
+
+
+def test_with_batchnorm_each_pass_is_one_of_its_own() -> None:
+    trainer = planned(make(UNet(2, 1, 7, (4, 8, 8), (2, 2), norm="batch"), passes=2), 3)
+    sizes: list[int] = []
+    trainer.teacher.register_forward_hook(lambda _, args, out: sizes.append(len(args[0])))
+    iterate(trainer, two_streams(2, 3, torch.float32))
+    assert sizes == [3, 3, 3]
 
 
 @pytest.mark.parametrize(
