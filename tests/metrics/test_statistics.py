@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from grn_monai.metrics import cluster_bootstrap_ci, mean_ci, paired_difference
+from grn_monai.metrics.statistics import group_index
 
 
 def test_mean_ci_by_hand() -> None:
@@ -92,3 +93,14 @@ def test_bad_arguments(arguments: tuple) -> None:
 def test_pairs_must_match() -> None:
     with pytest.raises(ValueError, match="one shape"):
         paired_difference([1.0], [1.0, 2.0], ["a"])
+
+
+def test_numbered_subjects_give_the_interval_of_named_ones() -> None:
+    names = ["b", "b", "a", "c", "a", "d"]
+    values = [0.1, 0.5, 0.9, 0.2, 0.4, 0.3]
+    index, count = group_index(names)
+    assert (index.tolist(), count) == ([0, 0, 1, 2, 1, 3], 4)
+    assert group_index(index)[1] == 4
+    assert cluster_bootstrap_ci(values, index, seed=3) == cluster_bootstrap_ci(values, names, seed=3)
+    values[3] = np.nan  # a subject without scores
+    assert cluster_bootstrap_ci(values, index, seed=3) == cluster_bootstrap_ci(values, names, seed=3)

@@ -101,7 +101,6 @@ class StudyResults:
         methods: key to method, in the order of the tables.
         runs: every planned run, and those found below `outside/`.
         rows: section to what its slices are; a section without any evaluation is not in it.
-        notes: what a reader should know, a sentence each.
         analyses: section to its analysis, once one was asked for.
     """
 
@@ -109,7 +108,6 @@ class StudyResults:
     methods: dict[str, PlannedMethod]
     runs: list[Run]
     rows: dict[str, SliceRows]
-    notes: list[str]
     analyses: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
@@ -243,7 +241,7 @@ def load_study(path: str | PathLike[str]) -> StudyResults:
         path: the study's folder (with `study.json`), or its YAML file.
 
     Returns:
-        Plan, runs, scores and notes. A study that is running, or half failed, is read as far as it goes.
+        Plan, runs and scores. A study that is running, or half failed, is read as far as it goes.
 
     Raises:
         InputError: if there is no plan, or nothing at all has been scored.
@@ -275,8 +273,5 @@ def load_study(path: str | PathLike[str]) -> StudyResults:
             "evaluation/SECTION_MODE/slices.csv of at least one run",
             "Wait until `grn-monai study` has scored one.",
         )
-    notes = [
-        f"{methods[r.method].title} at {100 * r.fraction:g} %, seed {r.seed}: {r.reason}." for r in runs if r.reason
-    ]
     fractions = tuple(sorted({run.fraction for run in runs} | set(plan.fractions)))
-    return StudyResults(replace(plan, methods=methods, fractions=fractions), methods, runs, rows, notes)
+    return StudyResults(replace(plan, methods=methods, fractions=fractions), methods, runs, rows)

@@ -40,7 +40,7 @@ def problems(results: StudyResults) -> list[str]:
             missing = Counter(run.method for run in runs)
             whole = [results.methods[key].title for key in missing if missing[key] == every[key]]
             parts = [f"{results.methods[k].title} {n} of {every[k]}" for k, n in missing.items() if n < every[k]]
-            parts += [f"all of {', '.join(whole)}"] if whole else []
+            parts += [f"all of {title}" for title in whole]
             lines.append(f"Not run: {len(runs)} of {counted(len(results.runs), 'training')}: {'; '.join(parts)}.")
         else:
             places = "; ".join(
@@ -81,7 +81,8 @@ def runs_table(results: StudyResults) -> StudyTable:
         (f"{method.title}, {fraction_text(fraction)}", _run_row(runs))
         for method in results.methods.values()
         for fraction in results.fractions
-        if (runs := results.select(method.key, fraction))
+        # What was never started is one line of `problems`.
+        if (runs := results.select(method.key, fraction)) and any(run.reason != "not run" for run in runs)
     ]
     return StudyTable(
         "runs",

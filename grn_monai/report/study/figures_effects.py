@@ -75,7 +75,9 @@ def effect_figures(results: StudyResults, folder: Path, section: str) -> list[Dr
         handles = {}
         axes.axhline(0, color="#666666", lw=0.8)
         for i, (words, (effect, points)) in enumerate(pairs.items()):
-            shift = (1.05 if len(results.fractions) > 3 else 1.12) ** (i - (len(pairs) - 1) / 2)
+            widest = (len(pairs) - 1) / 2  # the outermost stays within the panel
+            step = min(1.05 if len(results.fractions) > 3 else 1.12, 1.17 ** (1 / max(widest, 1)))
+            shift = step ** (i - widest)
             x = [share * shift for share, _, _ in points]
             style = look[_variant(effect.entrant)]
             line = style.line if name == "SSL" else "-"

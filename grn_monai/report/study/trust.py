@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from grn_monai.report.study.plan import PlannedMethod, PlannedRun
-from grn_monai.study.state import cohort_digest
+from grn_monai.study.state import NEUTRAL, cohort_digest
 from grn_monai.study.status import read_json
 
 __all__ = ["clean", "evaluation_fault", "other_settings", "training_state"]
 
+_NEUTRAL = NEUTRAL - {"epochs"}
 _CONFIG = re.compile(r"([\w.+-]+)\.yaml")
 
 
@@ -52,8 +53,9 @@ def training_state(record: Mapping[str, Any], status: Mapping[str, Any], study: 
 
 
 def _equal(a: Any, b: Any) -> bool:
-    """Equal as a bundle takes them: a switch or number may be a text."""
-    return a == b or str(a).lower() == str(b).lower()
+    """Equal as a bundle takes them: a switch or number may be a text, `@a#b` is recorded as `@a::b`."""
+    first, second = (str(value).lower().replace("#", "::") for value in (a, b))
+    return a == b or first == second
 
 
 def _differences(
@@ -64,8 +66,8 @@ def _differences(
         return
     wanted = {"seed": run.seed, "fraction": run.fraction, **method.options, **run.options}
     for key, value in wanted.items():
-        # An id that the bundle got since is not in the record.
-        if key in config and not _equal(config[key], value):
+        # An id that the bundle got since is not in the record; another device makes no other training.
+        if key not in _NEUTRAL and key in config and not _equal(config[key], value):
             yield f"{key} {str(config[key])[:60]}, planned {str(value)[:60]}"
     command = [str(word) for word in record.get("command") or ()]
     if "--config_file" in command[:-1]:

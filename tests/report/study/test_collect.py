@@ -10,6 +10,7 @@ import pytest
 
 from grn_monai.errors import InputError
 from grn_monai.report.study import find_study, load_study
+from grn_monai.report.study.facts import problems
 from grn_monai.report.study.plan import fraction_name, fraction_of
 from tests.report.study.made import constant, write_evaluation, write_study, write_training
 
@@ -52,7 +53,7 @@ def test_scores_rows_and_facts_are_those_of_the_files(tmp_path: Path) -> None:
     assert volume.dice[0] == pytest.approx(dice[:4].mean(axis=0))
     assert (volume.thickness_error_mm == 0.5).all()
     assert results.methods["grn"].group == "grn"
-    assert results.notes == []
+    assert problems(results) == []
 
 
 def test_rows_are_kept_once(tmp_path: Path) -> None:
@@ -70,7 +71,7 @@ def test_a_run_with_other_slices_is_left_out_and_named(tmp_path: Path) -> None:
     assert results.dice("grn", 0.05) is not None
     (run,) = results.select("unet")
     assert run.state == "partial"
-    assert any("U-Net at 5 %, seed 0" in note and "do not pair" in note for note in results.notes)
+    assert any("U-Net at 5 %, seed 0" in note and "do not pair" in note for note in problems(results))
 
 
 def test_states_and_reasons(tmp_path: Path) -> None:
@@ -93,7 +94,7 @@ def test_states_and_reasons(tmp_path: Path) -> None:
         (1.0, 0): ("failed", "training failed: ValueError: no"),
         (1.0, 1): ("missing", "not run"),
     }
-    assert len(results.notes) == sum(run.state != "done" for run in results.runs)
+    assert len(problems(results)) == 5  # those not run are one line
 
 
 def test_a_mode_that_is_not_scored_makes_a_run_partial(tmp_path: Path) -> None:
@@ -224,11 +225,14 @@ def test_only_finished_trainings_of_the_plan_are_scored(
     assert run.reason in run.faults["test_raw"]
 
 
+OPTIONS = {"amp": False, "size": [1, 2], "device": "cuda"}
+
+
 def test_a_run_as_planned_is_scored_whatever_kind_its_values_have(tmp_path: Path) -> None:
-    methods = {**METHODS, "unet": {**METHODS["unet"], "options": {"amp": False, "size": [1, 2]}, "overlays": ["wide"]}}
+    methods = {**METHODS, "unet": {**METHODS["unet"], "options": OPTIONS, "overlays": ["wide"]}}
     study = write_study(tmp_path / "s", methods, scores(), fractions=[0.05])
     command = ["x", "--config_file", "['configs/train.yaml','configs/wide.yaml']"]
-    config = {"seed": 0, "fraction": 0.05, "amp": "false", "size": [1, 2]}
+    config = {"seed": 0, "fraction": 0.05, "amp": "false", "size": [1, 2], "device": "cpu"}
     write_training(study / "runs/unet/5pct/seed_0", 0, config=config, command=command)
     assert load_study(study).select("unet")[0].state == "done"
 
@@ -276,3 +280,13 @@ def test_a_scoring_under_way_is_not_read_and_the_other_is(tmp_path: Path) -> Non
     (folder / "evaluation/test_sge/run.json").write_text(json.dumps({"status": "running"}))
     (run,) = load_study(study).select("grn")
     assert (run.state, list(run.evaluations)) == ("partial", ["test_raw"])
+
+
+def test_options_of_single_runs_count_where_the_plan_has_them(tmp_path: Path) -> None:
+    study = write_study(tmp_path / "s", METHODS, scores(), fractions=[0.05])
+    write_training(study / "runs/unet/5pct/seed_0", 0, config={"epochs": 8})
+    assert load_study(study).select("unet")[0].state == "done"
+    plan = json.loads((study / "study.json").read_text())
+    plan["runs"] = [{**run, "options": {"epochs": 32}} for run in plan["runs"]]
+    (study / "study.json").write_text(json.dumps(plan))
+    assert load_study(study).select("unet")[0].reason == "a training of other settings: epochs 8, planned 32"

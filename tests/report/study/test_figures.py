@@ -204,6 +204,19 @@ def test_effects_are_paired_differences_in_points(results: StudyResults, drawn: 
     assert differences == {"RAug": {(10, 10)}, "SGE": {(2, 2)}, "SSL": {(6,)}}
 
 
+def test_many_effects_stay_within_their_panel(tmp_path: Path, drawn: dict[str, Any]) -> None:
+    names = [f"m{i}" for i in range(7)]
+    methods = {name: {**METHODS["sel"], "title": name} for name in names}
+    every = {(name, 0.05, 0, f"test_{mode}"): constant(0.5) for name in names for mode in ("raw", "sge")}
+    results = load_study(write_study(tmp_path / "s", methods, every))
+    figures_effects.effect_figures(results, tmp_path, "test")
+    axes = drawn["effects_test"].axes[0]
+    places = [line.get_xdata()[0] for line in axes.lines if line.get_marker() != "None"]
+    assert len(places) == 7
+    assert axes.get_xlim()[0] * 1.03 < min(places)
+    assert max(places) < axes.get_xlim()[1] / 1.03
+
+
 def test_capacity_stands_at_parameters_and_flops(results: StudyResults, drawn: dict[str, Any], tmp_path: Path) -> None:
     figures_runs.capacity_figures(results, tmp_path, "test")
     parameters, flops = drawn["capacity_100pct_test"].axes
