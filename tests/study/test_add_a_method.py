@@ -11,10 +11,12 @@ from pathlib import Path
 import fire
 import monai.bundle
 import pytest
+import torch
 import yaml
 
 from data_prep.simulate.cohort import simulate_cohort
 from data_prep.simulate.settings import Settings
+from grn_monai.cli import main
 from grn_monai.study import load_plan, state
 from grn_monai.study.job import stage_command
 from tests.study.conftest import ROOT
@@ -61,3 +63,13 @@ def test_the_example_of_the_page_runs_in_a_study(tmp_path: Path, monkeypatch: py
     assert 0 < float(rows[0]["unsupervised_weight"]) < float(rows[1]["unsupervised_weight"]) < 0.1
     scores = json.loads((folder / "evaluation" / "test_raw" / "metrics.json").read_text())
     assert 0 < scores["slice"]["mean"] < 1
+    identity = torch.load(folder / "checkpoint.pt", weights_only=True)["identity"]
+    assert (identity["method"], identity["temperature"]) == ("entropy", "1.0")
+    # The page's last commands, of this study instead of the laptop's, and without pictures.
+    study, report = block("console").splitlines()
+    assert study.startswith("PYTHONPATH=. grn-monai study studies/laptop.yaml --only 'entropy/*'")
+    assert report == "grn-monai report studies/laptop.yaml"
+    for name, option in (("study", "--prepare"), ("report", "--no-figures")):  # the runs are done
+        assert main([name, str(tmp_path / "study.yaml"), option]) == 0
+    page = (tmp_path / "out" / "report" / "report.md").read_text()
+    assert "| Entropy minimisation | " in page
