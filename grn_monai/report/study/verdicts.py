@@ -159,7 +159,7 @@ def headline(found: Sequence[Verdict], analysis: Analysis) -> list[str]:
         return []
     counts = Counter(verdict.verdict for verdict in found)
     parts = [f"{counts[key]} {word}" for key, word in _WORDS.items() if counts[key]]
-    lines = [f"Of {counted(len(found), 'claim')} of the papers: {', '.join(parts)}."]
+    lines = [f"Of {counted(len(found), 'claim')} put to this study: {', '.join(parts)}."]
     if analysis.most_seeds < 2 and counts["not tested"] < len(found):
         lines.append(
             "There is one seed only, so nothing is claimed in general: another training of the same method may score "

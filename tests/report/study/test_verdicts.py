@@ -79,13 +79,13 @@ def test_the_headline_comes_first_and_claims_nothing_of_one_seed(tmp_path: Path)
     scores = {("unet", 0.05, 0, "test_raw"): constant(0.5, NAMES), ("plus", 0.05, 0, "test_raw"): steps(0.51, 0.6)}
     analysis = Analysis(load_study(write_study(tmp_path / "one", METHODS, scores, subjects=NAMES)))
     lines = headline(verdicts(analysis), analysis)
-    assert lines[0] == "Of 4 claims of the papers: 1 shown for these trainings only, 3 not tested yet."
+    assert lines[0] == "Of 4 claims put to this study: 1 shown for these trainings only, 3 not tested yet."
     assert lines[1].startswith("There is one seed only, so nothing is claimed in general")
     scores |= seeds_of(0.51, 0.6, 0.002)
     study = write_study(tmp_path / "three", METHODS, scores, subjects=NAMES, seeds=[0, 1, 2])
     analysis = Analysis(load_study(study))
     lines = headline(verdicts(analysis), analysis)
-    assert lines[:2] == ["Of 4 claims of the papers: 1 shown, 3 not tested yet.", f"Shown: {BEATS}."]
+    assert lines[:2] == ["Of 4 claims put to this study: 1 shown, 3 not tested yet.", f"Shown: {BEATS}."]
     assert lines[2].endswith("would call 1 of the 1 tested differences significant.")
 
 
