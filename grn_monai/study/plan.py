@@ -182,6 +182,7 @@ class Plan:
                     "fraction": run.fraction,
                     "seed": run.seed,
                     "folder": str(self.folder(run).relative_to(self.output)),
+                    "options": run.options,
                 }
                 for run in self.runs
             ],

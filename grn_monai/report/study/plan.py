@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from os import PathLike
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from grn_monai.errors import InputError
-from grn_monai.study.plan import fraction_name
+from grn_monai.study.plan import fraction_name, fraction_of
 from grn_monai.study.read import read_yaml
 
 __all__ = [
@@ -91,12 +90,6 @@ def fraction_text(fraction: float) -> str:
 def counted(count: int, thing: str) -> str:
     """`1 subject`, `1,200 slices`."""
     return f"{count:,} {thing}{'' if count == 1 else 's'}"
-
-
-def fraction_of(name: str) -> float | None:
-    """The share that a folder name such as `5pct` means; None for any other name."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)pct", name)
-    return round(float(found[1]) / 100, 10) if found else None
 
 
 def find_study(path: str | PathLike[str]) -> Path | None:
