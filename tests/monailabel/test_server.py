@@ -69,7 +69,7 @@ def bundle_answer(server: Server, bundle: str, scan: str, out: Path, **options: 
 def test_info(server: Server) -> None:
     info = server.client().info()
     assert set(info["models"]) == set(info["trainers"]) == set(SERVED)
-    assert list(info["not_served"]) == ["us_layers_grn_sel"]
+    assert list(info["not_served"]) == ["us_layers_grn_sel", "us_layers_semi"]
     assert "us_layers_grn_sel (no training of it was found)" in info["description"]
     assert info["labels"] == [LAYER_NAMES[layer] for layer in LAYERS]
     assert next(iter(info["strategies"])) == "disagreement"

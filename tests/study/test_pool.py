@@ -73,7 +73,8 @@ def test_the_study_is_recorded(make: Make, monkeypatch: pytest.MonkeyPatch) -> N
         "title": "B", "bundle": "grn", "overlays": [], "modes": ["raw", "sge"], "group": "grn", "printed": "b",
         "options": {"amp": True},
     }  # fmt: skip
-    assert found["runs"][1] == {"method": "b", "fraction": 1.0, "seed": 0, "folder": "runs/b/100pct/seed_0"}
+    run = {"method": "b", "fraction": 1.0, "seed": 0, "folder": "runs/b/100pct/seed_0"}
+    assert found["runs"][1] == {**run, "options": {"amp": True, "epochs": 2, "patience": 2, "width": 16}}
     assert (found["name"], found["title"], found["fractions"]) == ("try", "Trial", [0.05, 1.0])
     assert (found["seeds"], found["sections"], found["cohort"]) == ([0], ["test"], str(plan.cohort))
     assert found["simulated"] is False
