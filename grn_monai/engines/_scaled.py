@@ -22,6 +22,24 @@ Terms = dict[str, tuple[float, torch.Tensor]]
 class ScaledTrainer(Trainer):
     """A trainer whose gradient scalers live in ``engine.state``, under the names given to ``_add_scaler``."""
 
+    def _refuse_unsupported(self, accumulation_steps: int, compiled: bool, *networks: str) -> None:
+        """Refuse what MONAI's trainer offers and these trainers do not.
+
+        Raises:
+            ValueError: saying what to do instead; ``networks`` are the names of those that a config can compile.
+        """
+        if accumulation_steps != 1:
+            raise ValueError(
+                f"{type(self).__name__} does not accumulate gradients: got accumulation_steps={accumulation_steps}. "
+                "Raise the batch size instead."
+            )
+        if compiled:
+            calls = " and ".join(f"`{name}.compile()`" for name in networks)
+            raise ValueError(
+                f"{type(self).__name__} does not compile networks itself. Compile them in the config instead, "
+                f"in place, so that checkpoints keep their names: {calls}."
+            )
+
     def _add_scaler(self, name: str) -> None:
         """Keep a gradient scaler in ``engine.state`` under ``name`` and in the trainer's state dict."""
         setattr(self.state, name, make_scaler(self.state.device, self.amp, self.amp_kwargs))

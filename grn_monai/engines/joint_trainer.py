@@ -116,16 +116,7 @@ class JointTrainer(ScaledTrainer, SupervisedTrainer):
                 'segmentor_update="joint" and a seg_weight other than 0: the segmentor would never step',
                 "Correct the options.",
             )
-        if accumulation_steps != 1:
-            raise ValueError(
-                f"{type(self).__name__} steps several optimizers in one iteration and does not accumulate "
-                f"gradients: got accumulation_steps={accumulation_steps}. Raise the batch size instead."
-            )
-        if compile:
-            raise ValueError(
-                f"{type(self).__name__} does not compile networks itself. Compile them in the config instead, "
-                "in place, so that checkpoints keep their names: `network.compile()` and `generator.compile()`."
-            )
+        self._refuse_unsupported(accumulation_steps, compile, "network", "generator")
         # Set before super().__init__: handlers attach inside it and may look at them.
         self.generator = generator
         self.joint_optimizer = joint_optimizer

@@ -117,16 +117,7 @@ class SemiSupervisedTrainer(ScaledTrainer, SupervisedTrainer):
             raise InputError("ramp", repr(ramp), "a share of the iterations above 0 and up to 1", "Correct the option.")
         if not 0 <= start < 1:
             raise InputError("start", repr(start), "a share of the iterations from 0 below 1", "Correct the option.")
-        if accumulation_steps != 1:
-            raise ValueError(
-                f"{type(self).__name__} does not accumulate gradients: got accumulation_steps={accumulation_steps}. "
-                "Raise the batch size instead."
-            )
-        if compile:
-            raise ValueError(
-                f"{type(self).__name__} does not compile networks itself. Compile them in the config instead, "
-                "in place, so that checkpoints keep their names: `network.compile()`."
-            )
+        self._refuse_unsupported(accumulation_steps, compile, "network")
         # Set before super().__init__: handlers attach inside it and may look at them.
         self.max_weight = max_weight
         self.ramp = ramp

@@ -161,7 +161,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _calling_parser() -> ConfigParser | None:
+def calling_parser() -> ConfigParser | None:
     """The config parser that is building the caller, if one is: a bundle's config cannot name itself."""
     frame = sys._getframe(1)
     while frame is not None:
@@ -189,7 +189,7 @@ class RunRecord:
     ) -> None:
         self.path = Path(path)
         self.record: dict[str, Any] = {"seed": seed, "config": config}
-        self._parser = _calling_parser() if config is None else None
+        self._parser = calling_parser() if config is None else None
 
     def attach(self, engine: Engine) -> None:
         """Register on the trainer or evaluator."""

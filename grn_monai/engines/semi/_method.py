@@ -8,7 +8,7 @@ from pydoc import locate
 from typing import Any
 
 from grn_monai.errors import InputError
-from grn_monai.handlers.record import _calling_parser
+from grn_monai.handlers.record import calling_parser
 
 from ..semi_supervised_trainer import SemiSupervisedTrainer
 
@@ -68,7 +68,7 @@ def check_method(name: str, trainer: str) -> None:
         overlay = f"Give the overlay configs/method_{name}.yaml, or leave `method` out."
         mend = overlay if name in known_methods() else f"Set `method` alike in the overlay and in the class {trainer}."
         raise InputError("method", repr(name), f"{trained!r}, which {trainer} trains", mend)
-    parser = _calling_parser()
+    parser = calling_parser()
     config = {} if parser is None else parser.get()
     texts = "\n".join(_texts(config))
     for option, owners in _options().items():

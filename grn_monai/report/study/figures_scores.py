@@ -159,6 +159,12 @@ def _interval(axes: Axes, place: float, ci: tuple[float, float] | None) -> None:
         axes.hlines(place, *ci, color="#222222", lw=1.1)
 
 
+def _grid(axes: Axes) -> None:
+    """Lines of the Dice behind bars and dots."""
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+
+
 def _rows(axes: Axes, shown: Sequence[Variant]) -> npt.NDArray[np.float64]:
     """Place a row for each variant from the top down, with a gap where the group changes; the rows' heights."""
     gaps = np.cumsum([0.0] + [0.45 * (a.group != b.group) for a, b in pairwise(shown)])
@@ -187,8 +193,7 @@ def layer_figures(results: StudyResults, folder: Path, section: str) -> list[Dra
                 _interval(axes, place, ci)
             axes.set_xlim(0, 100)
             axes.set_xticks([0, 50, 100], ["0", "50", "100"], fontsize=7)
-            axes.grid(axis="x")
-            axes.set_axisbelow(True)
+            _grid(axes)
             name = "mean of layers" if layer is None else LAYER_NAMES[LAYERS[layer]]
             axes.set_title("\n".join(_wrapped(name)), fontsize=7.5, fontweight="bold" if layer is None else "normal")
             if layer is not None:
@@ -234,8 +239,7 @@ def spread_figures(results: StudyResults, folder: Path, section: str) -> list[Dr
             axes.hlines(place, first, third, color=colour, lw=4.5)
             axes.plot(middle, place, "o", color="white", mec="#222222", mew=0.8, ms=4.5, zorder=4)
         axes.set_xlabel("slice Dice, mean of six layers (%)")
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
+        _grid(axes)
         title = f"Scores of single slices with {fraction_text(fraction)} of the labels"
         caption = (
             f"{title}: slices of all seeds together. Dot: median; thick line: quartiles; thin line: 5th to 95th "
@@ -272,8 +276,7 @@ def ablation_figures(results: StudyResults, folder: Path, section: str) -> list[
             )
         axes.set_xlim(0, max(tops) * 1.08)
         axes.set_xlabel("slice Dice, mean of six layers (%)")
-        axes.grid(axis="x")
-        axes.set_axisbelow(True)
+        _grid(axes)
         title = f"Ablations with {fraction_text(fraction)} of the labels"
         caption = (
             f"{title}, in grey, beside the supervised and GRN methods. Bars: mean over slices and seeds; dots: single "
