@@ -5,6 +5,7 @@ from __future__ import annotations
 from .checkpoint import BestCheckpointSaver, ModelLoader, ResumeHandler, fingerprint, load_model, save_atomic
 from .enhancement import EnhancementHandler
 from .evaluation import LayerEvaluationHandler
+from .muscles import MuscleEvaluationHandler
 from .record import HistoryHandler, RunRecord, log_epoch, provenance, scalars
 from .training import EarlyStop, NonFiniteStop, SeedEpochs
 
@@ -15,6 +16,7 @@ __all__ = [
     "HistoryHandler",
     "LayerEvaluationHandler",
     "ModelLoader",
+    "MuscleEvaluationHandler",
     "NonFiniteStop",
     "ResumeHandler",
     "RunRecord",

@@ -19,7 +19,7 @@ from grn_monai.metrics.overlap import PLANE_AXES, dice_from_counts, joint_counts
 from grn_monai.metrics.summary import CONVENTIONS, LAYER_KEYS, summarise_scans, summarise_slices
 from grn_monai.metrics.surface import surface_scores
 
-__all__ = ["SCAN_COLUMNS", "SLICE_COLUMNS", "LayerEvaluation", "ScanScores", "SliceScores"]
+__all__ = ["SCAN_COLUMNS", "SLICE_COLUMNS", "LayerEvaluation", "ScanScores", "SliceScores", "as_labels"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -80,7 +80,7 @@ class ScanScores:
     truth_thickness_mm: Floats
 
 
-def _as_labels(volume: Any, what: str) -> npt.NDArray[np.integer]:
+def as_labels(volume: Any, what: str) -> npt.NDArray[np.integer]:
     """An (X, Y, Z) integer array from an array or CPU tensor, with or without a leading channel of 1."""
     labels = np.asarray(volume)
     if labels.ndim == 4 and labels.shape[0] == 1:
@@ -168,11 +168,11 @@ class LayerEvaluation:
             msg = f"spacing must be three positive numbers in mm, got {tuple(spacing)!r}"
             raise ValueError(msg)
 
-        true = _as_labels(truth, "truth")
+        true = as_labels(truth, "truth")
         true_maps = [thickness_map(true, label, spacing[2]) for label in LAYERS]
         slices, scans = [], []
         for plane, volume in planes.items():
-            pred = _as_labels(volume, f"the {plane} prediction")
+            pred = as_labels(volume, f"the {plane} prediction")
             counts = joint_counts(pred, true, PLANE_AXES[plane])
             in_truth = counts.sum(axis=-1)[:, list(LAYERS)] > 0
             slices.append(SliceScores(*key, plane, dice_from_counts(counts), in_truth))
@@ -180,7 +180,7 @@ class LayerEvaluation:
                 scans.append(self._score(key, plane, pred, true, true_maps, spacing, counts))
         for kind in ("volume", "decoded"):
             if kind in predictions:
-                pred = _as_labels(predictions[kind], f"the {kind} prediction")
+                pred = as_labels(predictions[kind], f"the {kind} prediction")
                 counts = joint_counts(pred, true)
                 scans.append(self._score(key, kind, pred, true, true_maps, spacing, counts))
         self._seen.add(key)
