@@ -37,12 +37,17 @@ def make_folder(path: str | os.PathLike[str]) -> None:
 def file_stamps(path: str | os.PathLike[str]) -> list[tuple[int, int]]:
     """Time of change (ns) and size of a volume's files: the one named and, of an ``.mhd``, the voxels beside it.
 
+    Of a folder (a DICOM series): those of the files in it, by name.
+
     Raises:
         InputError: there is no such file.
     """
     source = Path(path)
     if not source.exists():
         raise InputError(source, "no such file", "a volume", "Check the path.")
+    if source.is_dir():
+        inside = [p.stat() for p in sorted(source.iterdir()) if p.is_file()]
+        return [(stat.st_mtime_ns, stat.st_size) for stat in inside]
     voxels = (source.with_suffix(".raw"), source.with_suffix(".zraw"))
     stats = [p.stat() for p in (source, *voxels) if p.exists()]
     return [(stat.st_mtime_ns, stat.st_size) for stat in stats]

@@ -66,8 +66,10 @@ def _label_faults(cohort: dict[str, Any]) -> Iterator[str]:
 def _file_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:
     for place, item in _items(cohort, sections):
         for key in ("image", "label"):
-            if isinstance(item.get(key), str) and not Path(item[key]).is_file():
-                yield f"{place}: {key} {item[key]} does not exist"
+            here = item.get(key)
+            # An image may be the folder of a DICOM series.
+            if isinstance(here, str) and not (Path(here).is_file() or (key == "image" and Path(here).is_dir())):
+                yield f"{place}: {key} {here} does not exist"
 
 
 def duplicate_faults(cohort: dict[str, Any], sections: Iterable[str]) -> Iterator[str]:

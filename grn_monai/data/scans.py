@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from grn_monai.data.cohort import section_items
 from grn_monai.data.names import check_file_names, item_names
+from grn_monai.data.series import series_folders
 from grn_monai.data.volume import EXTENSIONS
 from grn_monai.errors import InputError, find_input_error
 
@@ -23,7 +24,9 @@ def scan_list(
     """The scans to run on.
 
     Args:
-        source: a cohort folder (its ``section`` is taken), any other folder of scans, one file, or a list of files.
+        source: a cohort folder (its ``section`` is taken), any other folder of scans, one file, the folder of one DICOM
+            series, or a list of such. In a folder of scans the volume files that lie directly in it are taken, and
+            each folder at any depth that holds DICOM files as one scan.
         section: section of a cohort.
         split: the cohort's JSON file, relative to its folder.
 
@@ -43,11 +46,12 @@ def scan_list(
         return section_items(path / split, section)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.name.lower().endswith(EXTENSIONS) and p.name[0] != ".")
+        files += series_folders(path)
         if not files:
             raise InputError(
                 path,
                 f"neither {split} nor a scan",
-                f"a cohort folder, or scans that end in {', '.join(EXTENSIONS)}",
+                f"a cohort folder, scans that end in {', '.join(EXTENSIONS)}, or folders of DICOM series",
                 "Give the folder that holds the scans, or one file.",
             )
         return [{"image": str(p)} for p in files]

@@ -1,4 +1,4 @@
-"""Reads one scan or label volume, and says plainly what is wrong where it cannot."""
+"""Reads one scan or label volume, a file or the folder of a DICOM series, and says what is wrong where it cannot."""
 
 from __future__ import annotations
 
@@ -14,7 +14,17 @@ import SimpleITK as sitk  # noqa: N813  (the field's name for it)
 import torch
 from monai.data import MetaTensor
 from monai.utils import MetaKeys, SpaceKeys
+from nibabel.openers import ImageOpener
 
+from grn_monai.data.checks import (
+    LabelValues,
+    check_modality,
+    check_modality_name,
+    check_spacing_mm,
+    label_mapping,
+    map_labels,
+)
+from grn_monai.data.series import is_series, read_series, series_grid
 from grn_monai.errors import InputError
 from grn_monai.labels import NUM_CLASSES
 
@@ -26,6 +36,8 @@ EXTENSIONS: tuple[str, ...] = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 GEOMETRY_TOLERANCE_MM = 1e-3
 """How far the corners of two grids that are called equal may lie apart, in mm."""
 
+_SERIES = ".dcm"
+"""Put behind a folder's name in the meta data: savers cut an extension off, which in 1.2.840.99 would be the 99."""
 _EXPORT_AGAIN = "Export or copy the file again."
 _CONVERTED = "NIfTI, MHA or NRRD (for example with SimpleITK or 3D Slicer)"
 
@@ -43,9 +55,9 @@ class VolumeHeader(NamedTuple):
 
 
 def scan_name(path: str | PathLike[str]) -> str:
-    """The file name without folder and volume extension: ``a/s01.nii.gz`` gives ``s01``."""
-    name = Path(path).name
-    return next((name[: -len(e)] for e in EXTENSIONS if name.lower().endswith(e)), name)
+    """The file name without folder and volume extension: ``a/s01.nii.gz`` gives ``s01``, as does a folder ``a/s01``."""
+    name = Path(path).name or Path(path).absolute().name
+    return next((name[: -len(e)] for e in (*EXTENSIONS, _SERIES) if name.lower().endswith(e)), name)
 
 
 def _is_nifti(path: Path) -> bool:
@@ -55,14 +67,15 @@ def _is_nifti(path: Path) -> bool:
 def _check_file(path: Path) -> None:
     readable = ", ".join(EXTENSIONS)
     if path.is_dir():
-        mend = f"Name the volume file; convert a DICOM series first, to {_CONVERTED}."
-        raise InputError(path, "a folder", f"one volume file ({readable})", mend)
+        mend = "Name the volume file, or the folder that holds the files of one DICOM series."
+        raise InputError(path, "a folder without DICOM files", f"one volume file ({readable})", mend)
     if not path.exists():
         mend = "Check the path; paths in a dataset.json are relative to that file."
         raise InputError(path, "no such file", f"a volume ({readable})", mend)
     if not path.name.lower().endswith(EXTENSIONS):
         found = f"the unsupported extension {''.join(path.suffixes[-2:]) or '(none)'!r}"
-        raise InputError(path, found, readable, f"Convert it first, to {_CONVERTED}.")
+        mend = f"Convert it first, to {_CONVERTED}; of a DICOM series name the folder."
+        raise InputError(path, found, readable, mend)
     if path.stat().st_size == 0:
         raise InputError(path, "an empty file (0 bytes)", "a volume", _EXPORT_AGAIN)
     _check_signature(path)
@@ -95,6 +108,13 @@ def _undecodable(path: Path, err: Exception) -> InputError:
 
 def _nifti_header(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64], np.dtype[Any], int]:
     image = nib.load(path)  # lazy: the voxels stay in the file
+    if int(image.header["sform_code"]) == 0:
+        with ImageOpener(path) as file:  # nibabel takes 1 mm where the file says 0
+            steps = type(image.header).from_fileobj(file, check=False)["pixdim"][1 : 1 + min(len(image.shape), 3)]
+        if (steps == 0).any():
+            sizes = " × ".join(f"{step:g}" for step in steps)
+            mend = "Set the voxel size in the header (mm), for example by exporting again from 3D Slicer."
+            raise InputError(path, f"a voxel size of {sizes} mm", "positive spacing", mend)
     affine = np.array(image.affine, dtype=np.float64)
     # The low three bits are the unit of length: 1 metre, 2 mm, 3 micrometre; files in the wild hold other numbers too.
     affine[:3] *= {1: 1e3, 3: 1e-3}.get(int(image.header["xyzt_units"]) & 7, 1.0)
@@ -117,24 +137,31 @@ def _itk_header(path: Path) -> tuple[tuple[int, ...], npt.NDArray[np.float64], n
     return shape, affine, np.dtype(complex if is_complex else float), reader.GetNumberOfComponents()
 
 
-def read_header(path: str | PathLike[str]) -> VolumeHeader:
-    """Reads and checks the grid of a volume file without decoding its voxels.
+def read_header(path: str | PathLike[str], modality: str | None = None) -> VolumeHeader:
+    """Reads and checks the grid of a volume without decoding its voxels.
 
     Args:
-        path: a file with one of :data:`EXTENSIONS`.
+        path: a file with one of :data:`EXTENSIONS`, or the folder of one DICOM series (CT or MR).
+        modality: ``"CT"`` or ``"MR"`` where it has to be that; None takes any.
 
     Returns:
         The three-dimensional shape and the affine (RAS, mm).
 
     Raises:
-        InputError: the file is missing, a folder, empty, of an unsupported type or damaged; it is not
-            three-dimensional (one slice is, as ``(X, 1, Z)`` or ``(1, Y, Z)``), has colour or vector voxels or complex
-            numbers, or its affine cannot be inverted.
+        InputError: the file is missing, empty, of an unsupported type or damaged; it is not three-dimensional (one
+            slice is, as ``(X, 1, Z)`` or ``(1, Y, Z)``), has colour or vector voxels or complex numbers, its affine
+            cannot be inverted, or its voxel size cannot be meant (:data:`grn_monai.data.checks.SPACING_MM`); of a
+            folder, whatever :func:`grn_monai.data.series.series_grid` refuses.
     """
+    check_modality_name(modality)
     path = Path(path)
+    if is_series(path):
+        return _series_header(path, *series_grid(path, modality), modality)
     _check_file(path)
     try:
         shape, affine, dtype, components = _nifti_header(path) if _is_nifti(path) else _itk_header(path)
+    except InputError:
+        raise
     except Exception as err:  # the readers raise a dozen unrelated types
         raise _undecodable(path, err) from err
     while len(shape) > 3 and shape[-1] == 1:
@@ -155,7 +182,15 @@ def read_header(path: str | PathLike[str]) -> VolumeHeader:
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-6 * max(spacing.prod(), 1e-30):
         mend = "Set spacing and orientation in the header, for example by exporting from 3D Slicer."
         raise InputError(path, "an affine that is not invertible", "positive spacing, independent axes", mend)
+    check_spacing_mm(path, spacing, modality)
     return VolumeHeader((shape[0], shape[1], shape[2]), affine)
+
+
+def _series_header(
+    path: Path, shape: tuple[int, int, int], affine: npt.NDArray[np.float64], modality: str | None
+) -> VolumeHeader:
+    check_spacing_mm(path, np.linalg.norm(affine[:3, :3], axis=0), modality)
+    return VolumeHeader(shape, affine)
 
 
 def _gzipped_voxels(path: Path) -> npt.NDArray[Any]:
@@ -184,7 +219,7 @@ def _decode(path: Path, header: VolumeHeader) -> npt.NDArray[Any]:
         raise _undecodable(path, err) from err
 
 
-def _image(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+def _image(path: Path, array: npt.NDArray[Any], modality: str | None) -> npt.NDArray[np.float32]:
     with np.errstate(over="ignore"):
         grey = np.ascontiguousarray(array, dtype=np.float32)
     bad = grey.size - int(np.count_nonzero(np.isfinite(grey)))
@@ -195,48 +230,81 @@ def _image(path: Path, array: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
     if low == high:
         mend = "Check the export: the volume holds no picture."
         raise InputError(path, f"a constant volume (every voxel is {low:g})", "grey values that vary", mend)
+    if not path.is_dir():  # DICOM names its modality
+        check_modality(path, grey, modality)
     return grey
 
 
-def _label(path: Path, array: npt.NDArray[Any], num_classes: int) -> npt.NDArray[np.uint8]:
+def _label(
+    path: Path, array: npt.NDArray[Any], num_classes: int, mapping: dict[int, int] | None
+) -> npt.NDArray[np.uint8]:
     expected = f"whole label values 0 to {num_classes - 1}"
     if array.dtype.kind == "f" and not np.array_equal(array, np.round(array)):  # NaN differs from itself
         mend = "Export the segmentation as a label map, and resample it with nearest neighbour only."
         raise InputError(path, "label values that are not whole numbers", expected, mend)
+    if mapping is not None:
+        if max(mapping.values()) >= num_classes:
+            mend = "Correct the option label_values."
+            raise InputError("label_values", f"class {max(mapping.values())}", f"classes 0 to {num_classes - 1}", mend)
+        return map_labels(array, mapping)
     if array.min() < 0 or array.max() >= num_classes:
         values = np.unique(array)
         unknown = [f"{v:g}" for v in values[(values < 0) | (values >= num_classes)]]
         found = f"unknown label values {', '.join(unknown[:8])}{' …' if len(unknown) > 8 else ''}"
-        raise InputError(path, found, expected, "Renumber the segments in the order of grn_monai/labels.py.")
+        mend = "Renumber the segments in the order of grn_monai/labels.py, or say with label_values what they are."
+        raise InputError(path, found, expected, mend)
     return np.array(array, dtype=np.uint8, order="C")  # a copy: the reader's array may be a map of the file
 
 
 def read_volume(
-    path: str | PathLike[str], kind: Literal["image", "label"] = "image", num_classes: int = NUM_CLASSES
+    path: str | PathLike[str],
+    kind: Literal["image", "label"] = "image",
+    num_classes: int = NUM_CLASSES,
+    modality: str | None = None,
+    label_values: LabelValues = None,
 ) -> MetaTensor:
     """Reads a volume once, checks it, and returns it with its geometry.
 
-    NIfTI goes through nibabel, MetaImage and NRRD through SimpleITK. The checksum of a .nii.gz is verified.
+    NIfTI goes through nibabel, MetaImage and NRRD through SimpleITK, DICOM series through
+    :class:`grn_monai.data.readers.DicomSeriesReader`. The checksum of a .nii.gz is verified.
 
     Args:
-        path: a file with one of :data:`EXTENSIONS`.
-        kind: ``"image"`` gives float32 grey values as stored, ``"label"`` uint8 class numbers.
+        path: a file with one of :data:`EXTENSIONS`, or the folder of one DICOM series (CT or MR; images only).
+        kind: ``"image"`` gives float32 grey values as stored (CT series: Hounsfield units), ``"label"`` uint8 class
+            numbers.
         num_classes: for a label, the number of classes with background.
+        modality: ``"CT"`` or ``"MR"`` where an image has to be that; None takes any.
+        label_values: for a label, file value to class, all other values being background; a mapping, or a name that
+            :func:`grn_monai.data.checks.label_mapping` knows. None: the values are the classes.
 
     Returns:
         ``(1, X, Y, Z)`` in the voxel order of the file (not yet the scan frame), with affine in RAS and mm. A fourth
         axis of length one is dropped; NIfTI in metres or micrometres is brought to mm.
 
     Raises:
-        InputError: as :func:`read_header`; or the image has NaN or infinite voxels or is constant; or the label has
-            values that are not whole numbers from 0 to ``num_classes - 1``.
+        InputError: as :func:`read_header`; or the image has NaN or infinite voxels, is constant or has values of
+            another modality; or the label has values that are not whole numbers from 0 to ``num_classes - 1``, or is a
+            DICOM series.
     """
     if kind not in ("image", "label"):
         raise InputError("kind", repr(kind), '"image" or "label"', "Choose one of the two.")
     path = Path(path)
-    header = read_header(path)
-    array = _decode(path, header)
-    voxels = _image(path, array) if kind == "image" else _label(path, array, num_classes)
+    mapping = label_mapping(label_values)
+    if kind == "label":
+        if path.is_dir():
+            mend = "Name the label's volume file."
+            raise InputError(path, "a folder", f"a label volume ({', '.join(EXTENSIONS)})", mend)
+        modality = None  # of the image
+    if is_series(path):
+        array, affine_ras = read_series(path, modality)
+        header = _series_header(path, (array.shape[0], array.shape[1], array.shape[2]), affine_ras, modality)
+    else:
+        header = read_header(path, modality)
+        array = _decode(path, header)
+    if kind == "image":
+        voxels: npt.NDArray[Any] = _image(path, array, modality)
+    else:
+        voxels = _label(path, array, num_classes, mapping)
     affine = torch.from_numpy(header.affine)
     # A short meta that is alike for every format, so that scans of mixed formats collate.
     meta = {
@@ -245,7 +313,7 @@ def read_volume(
         MetaKeys.SPATIAL_SHAPE: np.asarray(header.shape),
         MetaKeys.ORIGINAL_CHANNEL_DIM: 0,
         MetaKeys.SPACE: SpaceKeys.RAS,
-        "filename_or_obj": str(path),
+        "filename_or_obj": f"{path.absolute()}{_SERIES}" if path.is_dir() else str(path),
     }
     return MetaTensor(torch.from_numpy(voxels)[None], meta=meta)
 

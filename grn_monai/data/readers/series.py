@@ -29,6 +29,8 @@ _TAGS = [
     "SamplesPerPixel",
     "NumberOfFrames",
     "BitsAllocated",
+    "RescaleSlope",
+    "RescaleIntercept",
     "RescaleType",
     "ImageType",
     "PhotometricInterpretation",
@@ -74,7 +76,7 @@ class DicomSeriesReader(CheckedReader):
 
     Refused, with what to do: several series, a missing slice or unequal distances, two slices at one place, slices of
     different size or direction, gantry tilt above half a degree, colour, several frames in one file, fewer than two
-    slices.
+    slices, a CT slice without Rescale Slope or Intercept, whose values would not be Hounsfield units.
 
     Args:
         series: Series Number (0020,0011) of the one to take where there are several.
@@ -86,7 +88,24 @@ class DicomSeriesReader(CheckedReader):
     def __init__(self, series: int | None = None) -> None:
         self.series = series
 
+    def grid(self, paths: Sequence[Path]) -> tuple[tuple[int, int, int], npt.NDArray[np.float64], str]:
+        """What the headers tell, with all the checks of a reading but no pixels decoded.
+
+        Returns:
+            Voxels along (column, row, slice); affine to RAS in mm; the modality.
+
+        Raises:
+            InputError: whatever `read` refuses in the headers.
+        """
+        chosen, affine, facts = self._ordered(paths)
+        return (chosen[0].columns, chosen[0].rows, len(chosen)), affine, str(facts["modality"])
+
     def _read(self, paths: Sequence[Path]) -> SourceVolume:
+        chosen, affine, facts = self._ordered(paths)
+        return SourceVolume(_pixels(chosen), affine, paths[0], facts=facts)
+
+    def _ordered(self, paths: Sequence[Path]) -> tuple[list[_Slice], npt.NDArray[np.float64], dict[str, Any]]:
+        """The slices of the series from low to high, its affine, and its facts."""
         files, others = _files(paths)
         slices = []
         for path in files:
@@ -107,7 +126,7 @@ class DicomSeriesReader(CheckedReader):
             "other_files": others,
             "hounsfield": all(item.hounsfield for item in chosen),
         }
-        return SourceVolume(_pixels(chosen), affine, paths[0], facts=facts)
+        return chosen, affine, facts
 
     def _choose(self, where: Path, slices: list[_Slice]) -> list[_Slice]:
         groups: dict[str, list[_Slice]] = {}
@@ -121,7 +140,7 @@ class DicomSeriesReader(CheckedReader):
             for g in groups.values()
         ]
         expected = "one series" if self.series is None else f"one series of number {self.series}"
-        mend = "Give the reader's option series, the number of one of them, or a folder for each series."
+        mend = "Put each series into a folder of its own (a script can give the reader's option series)."
         raise InputError(where, listed(names), expected, mend)
 
 
@@ -185,6 +204,8 @@ def _header(path: Path) -> _Slice:
         # GDCM would fill what is missing with zeros.
         expected = f"{rows * columns * itemsize} ({columns} × {rows} pixels)"
         raise InputError(path, f"{stored} bytes of pixels", expected, "Export or copy the file again.")
+    if modality == "CT":
+        _check_rescale(path, dataset)
     number = dataset.get("SeriesNumber")
     return _Slice(
         path=path,
@@ -199,6 +220,20 @@ def _header(path: Path) -> _Slice:
         columns=columns,
         hounsfield=modality == "CT" and str(dataset.get("RescaleType") or "HU") == "HU",
     )
+
+
+def _check_rescale(path: Path, dataset: Any) -> None:
+    """Both are mandatory in CT (PS3.3 C.8.2.1); read without them, water would be at 1024 or anywhere."""
+    names = ("RescaleSlope", "RescaleIntercept")
+    missing = [name for name in names if dataset.get(name) in (None, "")]
+    if missing:
+        found = f"a CT slice without {' and '.join(missing)}"
+        mend = "Export the series again with all its attributes; nothing else tells its Hounsfield units."
+        raise InputError(path, found, "the rescale to Hounsfield units", mend)
+    slope, intercept = (float(dataset.get(name)) for name in names)
+    if not (np.isfinite([slope, intercept]).all() and slope != 0):
+        found = f"RescaleSlope {slope:g} and RescaleIntercept {intercept:g}"
+        raise InputError(path, found, "finite numbers, the slope not 0", "Export the series again.")
 
 
 def _is_compressed(dataset: Any) -> bool:
