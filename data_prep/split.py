@@ -8,12 +8,13 @@ from typing import Any
 
 from data_prep.files import relative_items, write_json
 from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, read_cohort, split_fraction
+from grn_monai.data.folds import fold_cohort
 from grn_monai.data.names import item_names
 from grn_monai.data.selection import select_labelled, slice_counts
 from grn_monai.errors import InputError
 from grn_monai.files import make_folder
 
-__all__ = ["assign_subjects", "split_cohort", "write_split"]
+__all__ = ["assign_subjects", "split_cohort", "write_folds", "write_split"]
 
 
 def assign_subjects(cohort: dict[str, Any], sizes: tuple[int, int, int], seed: int) -> dict[str, Any]:
@@ -151,7 +152,37 @@ def write_split(
     if out.resolve() == (folder / COHORT_FILE).resolve() or out.is_dir():
         mend = "Give --out another name."
         raise InputError(out, f"the cohort's own {COHORT_FILE} or a folder", "a new file", mend)
-    result = split_cohort(cohort, fraction, seed, by, sizes, depth_axis)
+    return _write(out, split_cohort(cohort, fraction, seed, by, sizes, depth_axis))
+
+
+def write_folds(
+    path: Path, count: int = 3, seed: int = 0, validation: float = 0.1, out: Path | None = None
+) -> list[tuple[Path, dict[str, Any]]]:
+    """Write a split file for each fold of a cross-validation by subject: ``fold_1.json`` and so on.
+
+    Args:
+        path: cohort folder, or a JSON file of its layout; its sections do not matter.
+        count: number of folds.
+        seed: chooses subjects.
+        validation: share of a fold's training subjects who validate; 0 for none.
+        out: folder of the files; by default the cohort's.
+
+    Returns:
+        For each fold the file, and its content with absolute paths.
+
+    Raises:
+        InputError: the cohort is unsound or already reduced, or see `grn_monai.data.folds.fold_cohort`.
+    """
+    cohort, file = load_cohort(path)
+    if split_fraction(cohort) < 1:
+        mend = f"Split {COHORT_FILE} instead."
+        raise InputError(file, "a split file that is already reduced", "a file with all labels", mend)
+    folder = out or (path if path.is_dir() else path.parent)
+    made = [fold_cohort(cohort, fold, count, seed, validation) for fold in range(1, count + 1)]  # all, or none
+    return [_write(folder / f"fold_{fold}.json", result) for fold, result in enumerate(made, 1)]
+
+
+def _write(out: Path, result: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     make_folder(out.parent)
     write_json(out, {**result, **{s: relative_items(result[s], out.parent) for s in SECTIONS}})
     return out, read_cohort(out)
