@@ -27,6 +27,8 @@ def write_preview(
     out: Path,
     label_names: Mapping[int, str] = LAYER_NAMES,
     anatomical: bool = False,
+    window: tuple[float, float] | None = None,
+    colours: Mapping[str, str] | None = None,
 ) -> None:
     """Draw the middle slices of both depth planes of up to six scans.
 
@@ -37,12 +39,16 @@ def write_preview(
         label_names: label value to name, for the legend.
         anatomical: the volumes are CT or MR: sagittal slices with the head at the top, and axial slices with the front
             at the top, by their affine.
+        window: grey values shown as black and white; None chooses by the values.
+        colours: colour by label name. Where it is given, labels are shown as outlines in these colours.
     """
     picks = np.unique(np.linspace(0, len(scans) - 1, min(_MAX_SCANS, len(scans))).round().astype(int))
     shown = [scans[i] for i in picks]
-    planes = [list(_planes(image, label, anatomical)) for _, image, label in shown]
+    planes = [list(_planes(image, label, anatomical, window)) for _, image, label in shown]
     present = {int(v) for scan in planes for plane in scan for v in np.unique(plane.classes)} - {0}
-    colours = {v: LAYER_COLOURS[(v - 1) % len(LAYER_COLOURS) + 1] for v in sorted(present)}
+    by_name = colours or {}
+    shades = {v: by_name.get(label_names.get(v, ""), LAYER_COLOURS[(v - 1) % len(LAYER_COLOURS) + 1]) for v in present}
+    shades = dict(sorted(shades.items()))
     overlays = (False, True) if present else (False,)
     # Of single slices, the other plane would be a strip of one voxel.
     wide = [plane for plane in (0, 1) if any(min(scan[plane].grey.shape) > 1 for scan in planes)]
@@ -63,13 +69,13 @@ def write_preview(
         for row, (plane, overlay) in enumerate(rows):
             title, grey, classes, size = planes[column][plane]
             ax = axes[row, column]
-            _draw(ax, grey, classes if overlay else None, size, colours)
+            _draw(ax, grey, classes if overlay else None, size, shades, outlined=colours is not None)
             if column == 0:
                 ax.set_ylabel(title, fontsize=8)
             else:
                 ax.set_yticks([])
         axes[0, column].set_title(name[-28:], fontsize=8)
-    handles = [Patch(color=colour, label=label_names.get(v, str(v))) for v, colour in colours.items()]
+    handles = [Patch(color=colour, label=label_names.get(v, str(v))) for v, colour in shades.items()]
     if handles:
         figure.legend(handles=handles, loc="lower center", ncols=3, fontsize=8, frameon=False)
     buffer = io.BytesIO()
@@ -86,7 +92,9 @@ class _Plane(NamedTuple):
     size: tuple[float, float]
 
 
-def _planes(image_path: Path, label_path: Path | None, anatomical: bool) -> Iterator[_Plane]:
+def _planes(
+    image_path: Path, label_path: Path | None, anatomical: bool, window: tuple[float, float] | None
+) -> Iterator[_Plane]:
     """The middle slice of each of the two planes."""
     image = nib.load(image_path)
     label = nib.load(label_path) if label_path else None
@@ -96,7 +104,9 @@ def _planes(image_path: Path, label_path: Path | None, anatomical: bool) -> Iter
     dx, dy, dz = (float(d) for d in image.header.get_zooms()[:3])
     voxels = np.asarray(image.dataobj)
     classes = np.asarray(label.dataobj) if label else np.zeros(voxels.shape, np.uint8)
-    low, high = (0, 255) if voxels.dtype == np.uint8 else np.percentile(voxels[::2, ::2, ::2], [1, 99])
+    if window is None:
+        window = (0, 255) if voxels.dtype == np.uint8 else tuple(np.percentile(voxels[::2, ::2, ::2], [1, 99]))
+    low, high = window
     nx, ny, nz = voxels.shape
     cuts = [(0, "sagittal\nmm" if anatomical else "sagittal\ndepth in mm", (ny * dy, nz * dz))]
     if anatomical:
@@ -112,12 +122,23 @@ def _planes(image_path: Path, label_path: Path | None, anatomical: bool) -> Iter
 
 
 def _draw(
-    ax: Any, grey: np.ndarray, classes: np.ndarray | None, size: tuple[float, float], colours: Mapping[int, str]
+    ax: Any,
+    grey: np.ndarray,
+    classes: np.ndarray | None,
+    size: tuple[float, float],
+    colours: Mapping[int, str],
+    outlined: bool,
 ) -> None:
     """Show one slice (width × height voxels), its first row at the top, with equal mm on both axes."""
     extent = (0.0, size[0], size[1], 0.0)
     ax.imshow(grey.T, cmap="gray", vmin=0, vmax=1, extent=extent, interpolation="bilinear")
-    if classes is not None:
+    if classes is not None and outlined:
+        across, down = ((np.arange(n) + 0.5) * mm / n for n, mm in zip(classes.shape, size, strict=True))
+        for value, colour in colours.items():
+            inside = (classes == value).T
+            if inside.any():
+                ax.contour(across, down, inside, [0.5], colors=[colour], linewidths=0.8)
+    elif classes is not None:
         masked = np.ma.masked_equal(classes.T, 0)
         last = max(colours, default=1)
         table = ListedColormap([colours.get(value, "#000000") for value in range(last + 1)])

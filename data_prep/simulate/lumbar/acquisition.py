@@ -123,7 +123,7 @@ def _draw_ct(rng: np.random.Generator, subject: LumbarSubject) -> dict[str, Any]
 def _draw_mri(rng: np.random.Generator) -> dict[str, Any]:
     return {
         "gain": float(np.exp(rng.uniform(np.log(250), np.log(2500)))),
-        "noise": float(rng.uniform(0.015, 0.04)),
+        "noise": float(rng.uniform(0.012, 0.032)),
         "blur_mm": float(rng.uniform(0.3, 0.6)),
         "coil_depth_mm": float(rng.uniform(70, 130)),
         "coil_share": float(rng.uniform(0.5, 0.9)),

@@ -10,17 +10,18 @@ from typing import Any
 from tqdm import tqdm
 
 from data_prep.files import write_json
-from data_prep.preview import write_preview
 from data_prep.simulate.folder import COHORT_FILE, RECORD_FILE, SECTIONS, check_workers, claim_folder, run_jobs
 from data_prep.simulate.lumbar.acquisition import draw_acquisition
 from data_prep.simulate.lumbar.scan import label_names, write_volume
 from data_prep.simulate.lumbar.settings import LUMBAR_VERSION, LumbarScan, LumbarSettings, plan_lumbar
 from data_prep.simulate.lumbar.subject import draw_lumbar_subject
 from grn_monai.files import clear_leftovers, make_folder
+from grn_monai.labels import MUSCLE_COLOURS
 
 __all__ = ["simulate_lumbar"]
 
 _FOLDERS = ("images", "labels", "truth")
+_SOFT_TISSUE_HU = (-160.0, 240.0)  # the usual window of abdominal CT
 
 
 def simulate_lumbar(out: Path, settings: LumbarSettings, workers: int = 1, progress: bool = True) -> list[str]:
@@ -59,8 +60,18 @@ def simulate_lumbar(out: Path, settings: LumbarSettings, workers: int = 1, progr
     truth = {scan.name: json.loads(_paths(out, scan)[2].read_text(encoding="utf-8")) for scan in plan}
     write_json(out / RECORD_FILE, _record(settings, plan, truth))
     if todo or not (out / "preview.png").is_file():
+        # Late, so that `--help`, which imports this package, does not wait for matplotlib.
+        from data_prep.preview import write_preview
+
         shown = [(scan.name, *_paths(out, scan)[:2]) for scan in plan]
-        write_preview(shown, out / "preview.png", label_names(settings.modality), anatomical=True)
+        write_preview(
+            shown,
+            out / "preview.png",
+            label_names(settings.modality),
+            anatomical=True,
+            window=_SOFT_TISSUE_HU if settings.modality == "ct" else None,
+            colours=MUSCLE_COLOURS,
+        )
     write_json(out / COHORT_FILE, _dataset(settings, plan))
     return [scan.name for scan in todo]
 

@@ -48,7 +48,7 @@ def _hu(acquisition: Acquisition) -> dict[Tissue, tuple[float, float]]:
         Tissue.BOWEL: (hu["bowel"], 25),
         Tissue.GAS: (-980, 0),
         Tissue.CALCIFICATION: (500, 0),
-        Tissue.TABLE_SHELL: (-150, 0),
+        Tissue.TABLE_SHELL: (60, 0),
         Tissue.TABLE_FOAM: (-930, 0),
     }
 
@@ -94,7 +94,7 @@ def paint_table(tissue: NDArray[np.uint8], x: Array, y: Array, subject: LumbarSu
     air = tissue == Tissue.AIR
     tissue[air & (depth > 0) & (depth < 28)] = Tissue.TABLE_FOAM
     tissue[air & (depth > 6) & (depth < 28)] = Tissue.TABLE_SHELL
-    tissue[air & (depth > 8) & (depth < 26)] = Tissue.TABLE_FOAM
+    tissue[air & (depth > 9) & (depth < 25)] = Tissue.TABLE_FOAM
 
 
 def finish_ct(mean: Array, acquisition: Acquisition, rng: np.random.Generator) -> NDArray[np.int16]:

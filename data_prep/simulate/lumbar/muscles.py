@@ -19,7 +19,7 @@ _CODES = {name: value for value, name in MRI_MUSCLES.items()}
 # body's centre, half width and half depth. After the sizes in anatomy atlases and published cross-sectional areas.
 _TABLE = {
     "multifidus": ((9, 10.5, 13, 16, 19), (-47, -47, -47, -48, -49), (6, 7.5, 10, 13, 16), (9, 10.5, 12, 14, 16)),
-    "erector spinae": ((36, 37, 38, 40, 41), (-44, -44, -45, -47, -50), (24, 24, 22, 19, 15), (18, 18, 17.5, 15, 11)),
+    "erector spinae": ((37, 39, 41, 43, 43), (-43, -43, -44, -46, -49), (25, 26, 25, 21, 17), (19, 19.5, 19, 17, 13)),
     "psoas": ((24, 29, 35, 40, 44), (-6, -5, -3, 0, 4), (6, 9.5, 13.5, 16.5, 18), (8, 12.5, 17, 20, 21)),
     "quadratus lumborum": ((45, 52, 58, 63, 66), (-20, -20, -19, -18, -16), (11, 14, 17, 19, 15), (5, 6.5, 8, 8.5, 7)),
 }

@@ -12,6 +12,7 @@ __all__ = [
     "MODALITIES",
     "LumbarScan",
     "LumbarSettings",
+    "default_jitter",
     "default_shape",
     "default_spacing",
     "plan_lumbar",
@@ -43,6 +44,11 @@ def default_spacing(modality: str) -> tuple[float, float, float]:
     return _SPACING[modality]
 
 
+def default_jitter(modality: str) -> float:
+    """`LumbarSettings.spacing_jitter` of a modality."""
+    return _JITTER[modality]
+
+
 @dataclass(frozen=True)
 class LumbarSettings:
     """Options that decide what the volumes look like and how they are split. Every subject has one scan.
@@ -51,7 +57,7 @@ class LumbarSettings:
         modality: "ct" or "mri".
         split: subjects in training, validation and test.
         shape: voxels (X, Y, Z), axial slices last; None is the modality's default.
-        spacing_mm: voxel size; None is the modality's default.
+        spacing_mm: voxel size; None keeps the extent of the modality's default volume.
         seed: of everything drawn. Subjects of one number are the same person in both modalities.
         spacing_jitter: each scan's in-plane spacing is drawn from `spacing_mm · (1 ± spacing_jitter)` and its slice
             distance from `spacing_mm · (1 − spacing_jitter … 1)`; None is 0 for CT and 0.15 for MR.
@@ -73,7 +79,9 @@ class LumbarSettings:
         if self.shape is None:
             object.__setattr__(self, "shape", _SHAPE[self.modality])
         if self.spacing_mm is None:
-            object.__setattr__(self, "spacing_mm", _SPACING[self.modality])
+            extent = (n * d for n, d in zip(_SHAPE[self.modality], _SPACING[self.modality], strict=True))
+            kept = tuple(round(e / max(n, 1), 4) for e, n in zip(extent, self.voxels, strict=True))
+            object.__setattr__(self, "spacing_mm", kept)
         if self.spacing_jitter is None:
             object.__setattr__(self, "spacing_jitter", _JITTER[self.modality])
         if min(self.split) < 0 or self.split[0] < 1:

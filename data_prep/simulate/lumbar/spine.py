@@ -12,7 +12,8 @@ from data_prep.simulate.lumbar.tissues import Tissue
 __all__ = ["column_depth", "paint_spine"]
 
 _HALF_WIDTH, _HALF_DEPTH = 24.0, 17.0
-_CORTEX_MM, _ENDPLATE_MM = 1.4, 1.0
+_CORTEX_MM = 1.4
+_ENDPLATE_MM = 1.8  # not thinner than the planes' distance, or a tilted one would show as stripes
 
 # The vertebrae from T11 to S2 by their distance from L3, towards the feet; endplates tilt with the lordosis.
 _NUMBERS = range(-4, 5)

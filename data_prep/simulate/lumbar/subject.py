@@ -123,5 +123,5 @@ def _draw_organs(rng: np.random.Generator) -> list[dict[str, float]]:
             "rx": float(rng.uniform(11, 24)), "ry": float(rng.uniform(9, 18)), "rz": float(rng.uniform(15, 50)),
             "turn": float(rng.uniform(-0.8, 0.8)), "gas": float(max(rng.uniform(-0.6, 0.8), 0.0)),
         }
-        for _ in range(int(rng.integers(20, 32)))
+        for _ in range(int(rng.integers(34, 50)))
     ]  # fmt: skip

@@ -74,13 +74,16 @@ def paint_trunk(subject: LumbarSubject, canvas: Canvas, z: float) -> Array:
 def _paint_wall(subject: LumbarSubject, canvas: Canvas, wall: Array, column_y: float) -> None:
     """Paint the muscles of the belly: three layers at the sides, rectus in front, none behind."""
     y = canvas.y - np.float32(column_y)
-    # Thins out towards the back, where erector spinae and quadratus lie, and in front.
-    thick = subject.wall_mm * np.clip((y + 28) / 22, 0, 1) * np.where(y > 45, 0.8, 1.0)
+    # Ends in a point beside the erector spinae; thinner in front.
+    thick = subject.wall_mm * np.clip((y + 52) / 40, 0, 1) * np.where(y > 45, 0.8, 1.0)
     share = (wall - 1.2) / np.maximum(thick, 0.1).astype(np.float32)[None, :]
-    inside = (share > 0) & (share < 1) & (y > -28)[None, :]
-    inside &= (np.abs(canvas.x) > 4)[:, None] | (y < 30)[None, :]
-    lines = (np.abs(share - 0.36) < 0.04) | (np.abs(share - 0.7) < 0.04)
-    canvas.tissue[inside & ~lines] = Tissue.OTHER_MUSCLE
+    side = np.abs(canvas.x)[:, None] > 70 * subject.size
+    front = (y > 45)[None, :]
+    inside = (share > 0) & (share < 1) & (side | front)
+    canvas.tissue[inside] = Tissue.OTHER_MUSCLE
+    lines = ~front & ((np.abs(share - 0.36) < 0.04) | (np.abs(share - 0.7) < 0.04))
+    canvas.tissue[inside & lines] = Tissue.FAT
+    canvas.tissue[inside & (np.abs(canvas.x) < 2.5)[:, None]] = Tissue.FASCIA
 
 
 def _paint_organs(subject: LumbarSubject, canvas: Canvas, wall: Array, z: float) -> None:
