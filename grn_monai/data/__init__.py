@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from .axial import AxialSliceDataset
 from .cache import VolumeCache
 from .cohort import datalist, read_cohort
+from .holdout import holdout_list
 from .scans import ScanDataset, scan_list
 from .selection import select_labelled
 from .slices import SliceDataset
@@ -14,6 +16,7 @@ from .writer import AtomicNibabelWriter
 __all__ = [
     "EXTENSIONS",
     "AtomicNibabelWriter",
+    "AxialSliceDataset",
     "ScanDataset",
     "SliceDataset",
     "TwoStreamBatchSampler",
@@ -22,6 +25,7 @@ __all__ = [
     "VolumeHeader",
     "check_same_geometry",
     "datalist",
+    "holdout_list",
     "read_cohort",
     "read_header",
     "read_volume",

@@ -100,10 +100,13 @@ class VolumeCache:
         """
         source = Path(path).absolute()
         stamps = file_stamps(source)
-        depth = (self.depth_last.depth_axis, self.depth_last.depth_reversed)
-        options = (self.num_classes,) if kind == "label" else (self.mode, self.lower, self.upper)
-        digest = hashlib.sha256(repr((_FORMAT, str(source), stamps, kind, depth, options)).encode()).hexdigest()
+        digest = hashlib.sha256(repr((_FORMAT, str(source), stamps, kind, *self._options(kind))).encode()).hexdigest()
         return self.folder / f"{digest[:32]}.{kind}.npy"
+
+    def _options(self, kind: Literal["image", "label"]) -> tuple[Any, ...]:
+        """What the decoded voxels depend on, beside the source."""
+        depth = (self.depth_last.depth_axis, self.depth_last.depth_reversed)
+        return depth, (self.num_classes,) if kind == "label" else (self.mode, self.lower, self.upper)
 
     def get(self, path: str | PathLike[str], kind: Literal["image", "label"], entry: Path) -> npt.NDArray[Any]:
         """The volume ``(1, X, Y, Z)`` in the scan frame, as a read-only memory map.

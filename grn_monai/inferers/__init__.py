@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from .axial import AxialInferer
 from .backends import BACKENDS, check_backend
 from .two_plane import TwoPlaneInferer
 
-__all__ = ["BACKENDS", "TwoPlaneInferer", "check_backend"]
+__all__ = ["BACKENDS", "AxialInferer", "TwoPlaneInferer", "check_backend"]

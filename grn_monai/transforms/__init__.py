@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from .bmode import BMode, BModed, envelope, log_compress
+from .decide import DecideLabelsd
 from .depth import DepthLast, DepthLastd, depth_order
 from .echo import ScaleEcho, ScaleEchod, echo_range, scale_echo
+from .fit import FitSlices, FitSlicesd
 from .load import LoadScan, LoadScand
 from .ordered import OrderedLayers, OrderedLayersd, decode_ordered
 from .quality import ArgmaxLabelsd, SaveQualityd, ScanQualityd, SplitOutputsd, argmax_labels
@@ -27,8 +29,11 @@ __all__ = [
     "ArgmaxLabelsd",
     "BMode",
     "BModed",
+    "DecideLabelsd",
     "DepthLast",
     "DepthLastd",
+    "FitSlices",
+    "FitSlicesd",
     "LoadScan",
     "LoadScand",
     "OrderedLayers",
