@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from grn_monai import __version__
-from grn_monai.commands import evaluate, label, measure, pack, report, seg, study
+from grn_monai.commands import agreement, evaluate, label, measure, muscle, pack, report, seg, study
 from grn_monai.commands.common import BAD_INPUT, EXIT_STATUS
 from grn_monai.errors import InputError
 
@@ -25,7 +25,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"grn-monai {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for command in (evaluate, measure, study, report, seg, label, pack):
+    for command in (evaluate, agreement, measure, muscle, study, report, seg, label, pack):
         command.add(commands)
     return parser
 

@@ -32,7 +32,15 @@ from grn_monai.measure.sources import (
 )
 from grn_monai.measure.tables import write_results
 
-__all__ = ["MAPS", "NO_LAYERS", "MeasuredFolder", "measure_folders"]
+__all__ = [
+    "MAPS",
+    "NO_LAYERS",
+    "MeasuredFolder",
+    "failure_line",
+    "measure_folders",
+    "refuse_nothing",
+    "relative_path",
+]
 
 MAPS = ("png", "nifti", "both", "none")
 
@@ -125,18 +133,18 @@ def measure_folders(
                 entry, measured, affine = measure(item)
                 pictures |= _write_maps(target, entry, measured, found.label_set, maps, affine)
             except (ValueError, OSError) as error:  # InputError is a ValueError
-                name, line = _failure(item, error)
+                name, line = failure_line(item, error)
                 result.failures[name] = line
             else:
                 scans.append(entry)
                 write_areas(entry, measured)
-        _refuse_nothing(scans, result.failures, predictions or source)
+        refuse_nothing(scans, result.failures, predictions or source)
     _remove_stale(target, pictures)
     about = {
-        "cohort": _relative(source, target),
+        "cohort": relative_path(source, target),
         "section": section,
-        "predictions": _relative(folders[0], target) if folders[0] else None,
-        "compare": _relative(folders[1], target) if folders[1] else None,
+        "predictions": relative_path(folders[0], target) if folders[0] else None,
+        "compare": relative_path(folders[1], target) if folders[1] else None,
         "depth_axis": depth_axis,
         "depth_reversed": depth_reversed,
     }
@@ -146,7 +154,8 @@ def measure_folders(
     return result
 
 
-def _refuse_nothing(scans: Sequence[Any], failures: Mapping[str, str], where: str | PathLike[str]) -> None:
+def refuse_nothing(scans: Sequence[Any], failures: Mapping[str, str], where: str | PathLike[str]) -> None:
+    """Raises, where not one scan could be measured, an `InputError` with the first failure."""
     if not scans:
         raise InputError(
             where,
@@ -156,7 +165,7 @@ def _refuse_nothing(scans: Sequence[Any], failures: Mapping[str, str], where: st
         )
 
 
-def _failure(item: Mapping[str, Any], error: Exception) -> tuple[str, str]:
+def failure_line(item: Mapping[str, Any], error: Exception) -> tuple[str, str]:
     """Name of the image file, which is a scan's own, and whose scan it is with what was wrong."""
     from grn_monai.data.names import item_names
     from grn_monai.data.volume import scan_name
@@ -166,7 +175,7 @@ def _failure(item: Mapping[str, Any], error: Exception) -> tuple[str, str]:
     return scan_name(item["image"]), f"{who}: {error}"
 
 
-def _relative(path: str | PathLike[str], folder: Path) -> str:
+def relative_path(path: str | PathLike[str], folder: Path) -> str:
     """From a folder to a path, with slashes; absolute where there is no way, as between drives."""
     absolute = Path(path).resolve()
     try:
@@ -232,8 +241,8 @@ class _Measure:
             "side": side_of(item.get("side")),
             **{key: _plain(item.get(key)) for key in ("site", "status")},
             "repeat": plain_repeat(item.get("repeat")),
-            "image": _relative(item["image"], self.out),
-            "segmentation": _relative(path, self.out),
+            "image": relative_path(item["image"], self.out),
+            "segmentation": relative_path(path, self.out),
             "dynamic_range_db": dynamic_range_db,
             **measured.numbers,
             "map": None,

@@ -15,6 +15,7 @@ __all__ = [
     "cut_note",
     "grey_rule",
     "left_right",
+    "paired_labels",
     "scan_measures",
     "side_of",
 ]
@@ -115,7 +116,7 @@ def _bare(name: str) -> tuple[str, str | None]:
     return bare, words[0].lower()
 
 
-def _paired_labels(scan: Mapping[str, Any]) -> dict[int, tuple[str, str, int]]:
+def paired_labels(scan: Mapping[str, Any]) -> dict[int, tuple[str, str, int]]:
     """Label to name without side, side, and label of the left one, where both sides are labels of the scan."""
     found: dict[str, dict[str, int]] = {}
     for layer in scan["layers"]:
@@ -148,7 +149,7 @@ def left_right(scans: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
         if scan.get("subject") is None:
             continue
         place = places.setdefault((scan["subject"], scan.get("site"), scan.get("status")), {})
-        paired, own = _paired_labels(scan), side_of(scan.get("side"))
+        paired, own = paired_labels(scan), side_of(scan.get("side"))
         for measure, value in comparable(scan).items():
             side: str | None = own
             key = measure
