@@ -96,10 +96,11 @@ def _muscle_scores(evaluation: MuscleEvaluation, num_classes: int, one_class: bo
 
     def score(item: dict[str, Any], path: Path) -> None:
         truth = open_scan(item["label"], labels=num_classes)
-        labels = [truth.labels(path, num_classes), truth.values]
+        pred, true = truth.labels(path, num_classes), truth.values
         if one_class:
-            labels = [(volume > 0).astype("uint8") for volume in labels]
-        evaluation.add(*item_names(item), *labels, truth.spacing_mm)
+            pred, true = pred > 0, true > 0
+        subject, scan = item_names(item)
+        evaluation.add(subject, scan, pred, true, truth.spacing_mm)
 
     return score
 
