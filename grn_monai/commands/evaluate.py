@@ -69,7 +69,8 @@ def _run(options: argparse.Namespace) -> int:
     )
     for kind, scores in result.summary.items():
         low_high = "" if not scores["subject_ci"] else " (subjects {:.3f} to {:.3f})".format(*scores["subject_ci"])
-        print(f"{kind}: mean Dice {scores['mean']:.3f}{low_high}, N = {scores['n']}")
+        mean = f"mean Dice {scores['mean']:.3f}" if scores["n"] else "no Dice: neither has any muscle"
+        print(f"{kind}: {mean}{low_high}, N = {scores['n']}")
         for muscle, measures in scores.get("muscles", {}).items():
             print(f"  {muscle}: {_muscle_line(measures, scores['n_scans'])}")
     print(f"{count_scans(len(result.scans))} scored, results in {options.out}")

@@ -89,3 +89,16 @@ def test_a_label_without_a_name_is_a_failure(folders: tuple[Path, Path], tmp_pat
     result = evaluate_folders(*folders, tmp_path / "out")
     assert result.scans == ["b"]
     assert "a_seg.nii.gz" in result.failures["a"]
+
+
+def test_nothing_anywhere_is_said(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i, scan in enumerate("ab"):
+        for path in (folders[0] / f"labels/{scan}.nii.gz", folders[1] / f"{scan}_seg.nii.gz"):
+            save(path, 0 * truth(i), SPACING)
+    assert main(["evaluate", str(folders[0]), str(folders[1]), "--out", str(tmp_path / "out")]) == 0
+    printed = capsys.readouterr().out
+    assert "volume: no Dice: neither has any muscle, N = 0" in printed
+    assert "psoas right: no Dice, 0.0 ml of 0.0 ml; truth has none in 2 of 2 scans" in printed
+    assert "nan" not in printed
