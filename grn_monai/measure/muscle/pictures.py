@@ -32,11 +32,13 @@ Labels = npt.NDArray[np.integer]
 
 
 def muscle_colours(names: Mapping[int, str]) -> dict[int, str]:
-    """Label to colour: those of `MUSCLE_COLOURS`, others from the report's palette."""
+    """Label to colour: those of `MUSCLE_COLOURS`, for others what is free of the report's palette."""
     from grn_monai.report.palette import label_colours
 
-    other = label_colours({label: f"muscle {name}" for label, name in names.items()})
-    return {label: MUSCLE_COLOURS.get(name.lower(), other[label]) for label, name in names.items()}
+    known = {label: MUSCLE_COLOURS[name.lower()] for label, name in names.items() if name.lower() in MUSCLE_COLOURS}
+    palette = label_colours({i: f"muscle {i}" for i in range(1, len(names) + len(MUSCLE_COLOURS) + 1)}).values()
+    free = iter(colour for colour in palette if colour not in known.values())
+    return {label: known.get(label) or next(free) for label in names}
 
 
 def shown_slices(scan: Mapping[str, Any]) -> dict[int, str]:

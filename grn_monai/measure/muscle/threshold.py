@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813  (the field's name for it)
+from scipy import ndimage
 
 from grn_monai.errors import InputError
 
@@ -20,6 +21,7 @@ LEAST_SEPARATION = 2.0
 
 _BINS = 512
 _LEAST_VALUES = 50
+_VALLEY = 0.8
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,6 @@ class Mixture:
             return m1
         return min(max((m1 + m2) / 2 + self.sd**2 * math.log(w1 / w2) / (m2 - m1), m1), m2)
 
-    @property
-    def two_peaks(self) -> bool:
-        """Whether the sum has a valley between the means."""
-        density = self.densities(np.linspace(*self.means, 401)).sum(axis=0)
-        lowest = int(density.argmin())
-        peaks = density[: lowest + 1].max(), density[lowest:].max()
-        return bool(0 < lowest < 400 and density[lowest] < 0.98 * min(peaks))
-
 
 @dataclass(frozen=True)
 class FatThreshold:
@@ -76,17 +70,29 @@ class FatThreshold:
         method: "otsu", "gaussian" or "given".
         mixture: two Gaussians fitted to the same values, whatever the method.
         voxels: number of values.
-        trusted: whether the values have two peaks apart (`LEAST_SEPARATION`, and a valley between).
+        two_peaks: whether the smoothed histogram has a valley between the means of the mixture.
     """
 
     value: float
     method: str
     mixture: Mixture
     voxels: int
+    two_peaks: bool
 
     @property
     def trusted(self) -> bool:
-        return self.mixture.separation >= LEAST_SEPARATION and self.mixture.two_peaks
+        """Whether there are two peaks, far enough apart (`LEAST_SEPARATION`)."""
+        return self.two_peaks and self.mixture.separation >= LEAST_SEPARATION
+
+
+def _valley(values: Floats, mixture: Mixture) -> bool:
+    """Whether the histogram, smoothed by half the mixture's SD, falls below 80 % of the peaks on both sides."""
+    counts, edges = np.histogram(values, bins=_BINS)
+    width = float(edges[1] - edges[0])
+    smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), mixture.sd / 2 / width, mode="constant")
+    first, last = (min(int((mean - edges[0]) / width), _BINS - 1) for mean in mixture.means)
+    lowest = first + int(smooth[first : last + 1].argmin())
+    return bool(smooth[lowest] < _VALLEY * min(smooth[: lowest + 1].max(), smooth[lowest:].max()))
 
 
 def otsu(values: npt.ArrayLike, bins: int = _BINS) -> float:
@@ -162,5 +168,7 @@ def fat_threshold(values: npt.ArrayLike, method: str | float) -> FatThreshold:
         raise InputError("muscles and their surroundings", f"almost only {flat[0]:g}", "muscle and fat", mend)
     mixture = fit_mixture(flat)
     if not isinstance(method, str):
-        return FatThreshold(float(method), "given", mixture, flat.size)
-    return FatThreshold(otsu(flat) if method == "otsu" else mixture.crossing, method, mixture, flat.size)
+        value, method = float(method), "given"
+    else:
+        value = otsu(flat) if method == "otsu" else mixture.crossing
+    return FatThreshold(value, method, mixture, flat.size, _valley(flat, mixture))
