@@ -138,7 +138,8 @@ def _run(args: argparse.Namespace) -> int:
         from data_prep.simulate.cohort import simulate_cohort
 
         settings = settings_from(args)
-        made, total = len(simulate_cohort(args.out, settings, args.workers)), sum(settings.split_scans)
+        made = len(simulate_cohort(args.out, settings, args.workers))
+        total = sum(settings.split_scans) * settings.repeats
     else:
         from data_prep.simulate.lumbar import simulate_lumbar
 

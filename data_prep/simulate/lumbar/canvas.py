@@ -96,7 +96,8 @@ def _depth(x: Array, y: Array, outline: Outline) -> Array:
         c, s = np.float32(np.cos(outline.turn)), np.float32(np.sin(outline.turn))
         u, v = c * u + s * v, c * v - s * u
     r = np.sqrt(u * u + v * v) + np.float32(1e-6)
-    p = np.sqrt((u / np.float32(outline.rx)) ** 2 + (v / np.float32(outline.ry)) ** 2) + np.float32(1e-6)
+    p = np.sqrt((u / np.float32(outline.rx)) ** 2 + (v / np.float32(outline.ry)) ** 2)
+    p += np.float32(1e-6 / min(outline.rx, outline.ry))  # at the very centre the lesser half axis
     edge = r / p  # radius of the ellipse in this direction
     if outline.waves:
         c1, s1 = u / r, v / r

@@ -89,7 +89,9 @@ class MuscleShapes:
             jitter: how far the annotator is off, (X, Y) in mm.
             streaks: two independent Gaussian fields of mean 0 and variance 1, (X, Y).
         """
-        centre = self.subject.centre(float(self.z[i]))[0]
+        centre, column_y = self.subject.centre(float(self.z[i]))
+        # The muscles of the back do not reach before the transverse processes.
+        behind = (np.float32(column_y - 27 * self.subject.size) - canvas.y)[None, :]
         t = float(self.subject.caudal(float(self.z[i])))
         gap = self.subject.gap_mm * (0.6 + 0.8 * min(max(t, 0), 1.2))
         for side, sign in SIDES.items():
@@ -106,6 +108,7 @@ class MuscleShapes:
                 else:
                     midline = np.float32(sign) * (canvas.x[box[0]] - np.float32(centre))[:, None] - 2.5
                     depth = np.minimum(np.minimum(depth, wall[box] - 1.5), midline)
+                    depth = np.minimum(depth, behind[:, box[1]])
                     if muscle == "erector spinae":
                         depth = np.minimum(depth, -inner[box] - np.float32(gap))
                     else:
