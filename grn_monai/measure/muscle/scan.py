@@ -109,7 +109,7 @@ class _Measure:
         counts = np.bincount(voxels.slices, minlength=len(positions))
         rows = []
         for k in np.flatnonzero(counts):
-            row = {"slice": int(k), "position_mm": float(positions[k])}
+            row: dict[str, Any] = {"slice": int(k), "position_mm": float(positions[k])}
             row["area_cm2"] = int(counts[k]) * self.frame.pixel_cm2
             rows.append(row | self.part(voxels, voxels.slices == k))
         return rows
