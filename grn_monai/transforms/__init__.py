@@ -7,6 +7,9 @@ from .decide import DecideLabelsd
 from .depth import DepthLast, DepthLastd, depth_order
 from .echo import ScaleEcho, ScaleEchod, echo_range, scale_echo
 from .fit import FitSlices, FitSlicesd
+from .flip_sides import FlipSides, FlipSidesd, RandFlipSidesd, side_pairs
+from .found import ReportMissingd
+from .largest import LargestPart, LargestPartd
 from .load import LoadScan, LoadScand
 from .ordered import OrderedLayers, OrderedLayersd, decode_ordered
 from .quality import ArgmaxLabelsd, SaveQualityd, ScanQualityd, SplitOutputsd, argmax_labels
@@ -34,10 +37,16 @@ __all__ = [
     "DepthLastd",
     "FitSlices",
     "FitSlicesd",
+    "FlipSides",
+    "FlipSidesd",
+    "LargestPart",
+    "LargestPartd",
     "LoadScan",
     "LoadScand",
     "OrderedLayers",
     "OrderedLayersd",
+    "RandFlipSidesd",
+    "ReportMissingd",
     "SaveQualityd",
     "ScaleEcho",
     "ScaleEchod",
@@ -57,6 +66,7 @@ __all__ = [
     "planes_within",
     "resize_slices",
     "scale_echo",
+    "side_pairs",
     "slices_to_volume",
     "take_slice",
     "volume_to_slices",

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
@@ -58,7 +57,7 @@ class FlipSides(Transform):
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         """Mirrors ``(C, X, Y)`` or ``(C, X, Y, Z)``; type and dtype stay."""
         meta = img if isinstance(img, MetaTensor) else None
-        plain = torch.as_tensor(np.asarray(img)) if meta is None else meta.as_tensor()
+        plain = torch.as_tensor(img) if meta is None else meta.as_tensor()
         flipped = plain.flip(self.spatial_axis + 1)
         if self.table is not None:
             flipped = self.table.to(flipped.device)[flipped.long()].to(plain.dtype)

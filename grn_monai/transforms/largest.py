@@ -30,7 +30,8 @@ class LargestPart(Transform):
 
     def __call__(self, img: torch.Tensor) -> torch.Tensor:
         """Cleans a label map ``(1, …)``; type and dtype stay, and the input is left as it is."""
-        array = np.array(img.cpu())
+        plain = img.as_tensor() if isinstance(img, MetaTensor) else img
+        array = plain.cpu().numpy().copy()
         near = ndimage.generate_binary_structure(array.ndim - 1, array.ndim - 1)
         for value in self.labels:
             parts, count = ndimage.label(array[0] == value, structure=near)

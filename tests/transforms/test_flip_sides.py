@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from typing import Any
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -34,7 +37,7 @@ def test_a_symmetric_body_stays_as_it_is_and_twice_is_once_back() -> None:
     label[:, 1:3], label[:, 5:7] = 5, 6
     assert torch.equal(FlipSides(MRI_MUSCLES)(label), label)
     generator = torch.Generator().manual_seed(0)
-    item = {
+    item: dict[Hashable, Any] = {
         "image": torch.rand(1, 5, 4, 3, generator=generator),
         "label": torch.randint(0, 7, (1, 5, 4, 3), generator=generator, dtype=torch.uint8),
     }
@@ -55,7 +58,10 @@ def test_meta_tensors_keep_their_affine() -> None:
 
 
 def test_chance_and_seed() -> None:
-    item = {"image": torch.arange(3.0).reshape(1, 3, 1), "label": torch.tensor([[[1], [0], [0]]], dtype=torch.uint8)}
+    item: dict[Hashable, Any] = {
+        "image": torch.arange(3.0).reshape(1, 3, 1),
+        "label": torch.tensor([[[1], [0], [0]]], dtype=torch.uint8),
+    }
     for prob, expected in ((0.0, [1, 0, 0]), (1.0, [0, 0, 2])):
         out = RandFlipSidesd(["image", "label"], MRI_MUSCLES, prob)(item)
         assert out["label"].ravel().tolist() == expected
