@@ -67,7 +67,7 @@ class AxialVolumeCache(VolumeCache):
 
     def _decode(self, path: str | PathLike[str], kind: Literal["image", "label"]) -> npt.NDArray[Any]:
         volume = self.turn(read_volume(path, kind, self.num_classes, self.modality, self.label_values))
-        voxels = np.asarray(volume.as_tensor()[0].permute(2, 0, 1))  # type: ignore[attr-defined]
+        voxels = np.asarray(volume.as_tensor()[0].permute(2, 0, 1))
         if kind == "image" and self.modality == "CT":
             voxels = np.clip(np.rint(voxels), -32768, 32767).astype(np.int16)
         return np.ascontiguousarray(voxels)

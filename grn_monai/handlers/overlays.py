@@ -83,5 +83,5 @@ class MuscleOverlayHandler:
             self.drawn += 1
 
     def _turned(self, volume: Any) -> MetaTensor:
-        found: MetaTensor = self.turn(volume.detach().cpu())  # type: ignore[assignment]
+        found: MetaTensor = self.turn(volume.detach().cpu())
         return found

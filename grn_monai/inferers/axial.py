@@ -46,14 +46,14 @@ class AxialInferer(SliceInferer):
             logits = segment(slices, *args, **kwargs).float()
             return logits.sigmoid() if logits.shape[1] == 1 else logits.softmax(1)
 
-        result: torch.Tensor = super().__call__(inputs, probabilities, *args, **kwargs)  # type: ignore[assignment]
+        result: torch.Tensor = super().__call__(inputs, probabilities, *args, **kwargs)
         return result
 
     def _mode(self, network: Any) -> Callable[..., torch.Tensor]:
         if self.sge is None:
-            return network  # type: ignore[no-any-return]
+            return network
         if not hasattr(network, "enhance_and_segment"):
             raise InputError("sge", repr(self.sge), "a network with a generator", "Add the overlay sge.yaml.")
         if self.sge:
             return lambda slices: network.enhance_and_segment(slices)[1]
-        return network.segment  # type: ignore[no-any-return]
+        return network.segment

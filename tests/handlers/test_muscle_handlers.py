@@ -109,7 +109,7 @@ def test_which_slices_are_drawn() -> None:
     assert chosen_slices(truth, pred, [0, 9]) == [0, 9]
     for bad in ([10], [], 0):
         with pytest.raises(InputError, match="overlay_slices"):
-            chosen_slices(truth, pred, bad)  # type: ignore[arg-type]
+            chosen_slices(truth, pred, bad)
 
 
 def test_pictures_are_written_for_the_first_scans(tmp_path: Path) -> None:
