@@ -16,7 +16,16 @@ from grn_monai.measure.muscle.frame import AxialFrame
 from grn_monai.measure.muscle.scan import ScanMuscles
 from grn_monai.measure.muscle.settings import MuscleSettings
 
-__all__ = ["MAX_SLICES", "muscle_colours", "shown_slices", "write_histogram", "write_overlay"]
+__all__ = [
+    "MAX_SLICES",
+    "colour_legend",
+    "muscle_colours",
+    "new_figure",
+    "png_bytes",
+    "shown_slices",
+    "write_histogram",
+    "write_overlay",
+]
 
 MAX_SLICES = 6
 """Columns of an overlay at most."""
@@ -56,13 +65,15 @@ def shown_slices(scan: Mapping[str, Any]) -> dict[int, str]:
     return {max(areas, key=lambda k: areas[k]): "largest area"} if areas else {}
 
 
-def _png(figure: Any) -> bytes:
+def png_bytes(figure: Any) -> bytes:
+    """A figure as PNG."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
     return buffer.getvalue()
 
 
-def _figure(width: float, height: float) -> Any:
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure of a size in inches, to be drawn without a display."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -122,7 +133,7 @@ def write_overlay(
     head, gap, legend = 0.55, 0.1, 1.75
     width = 0.15 + len(slices) * (cell[0] + 0.1) + legend
     height = head + 2 * (cell[1] + gap) + 0.1
-    figure = _figure(width, height)
+    figure = new_figure(width, height)
     figure.suptitle(title, fontsize=10, y=1 - 0.1 / height, va="top")
     colours = muscle_colours(names)
     classes = _MR_CLASSES if measured.threshold is not None else _CLASSES
@@ -144,9 +155,9 @@ def write_overlay(
                 ax.set_title(f"{name}: S {frame.positions_mm[k]:.0f} mm", fontsize=8, pad=3)
             _marks(ax, wide, high)
     at = 1 - (legend - 0.1) / width
-    _legend(figure, {names[label]: colours[label] for label in names}, at, 1 - head / height)
-    _legend(figure, classes, at, 1 - (head + cell[1] + gap) / height)
-    write_whole(path, _png(figure))
+    colour_legend(figure, {names[label]: colours[label] for label in names}, at, 1 - head / height)
+    colour_legend(figure, classes, at, 1 - (head + cell[1] + gap) / height)
+    write_whole(path, png_bytes(figure))
 
 
 def _shown(plane: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -185,16 +196,28 @@ def _paint(
 def _marks(ax: Any, wide: float, high: float) -> None:
     """The sides of the person, and a bar of 20 or 50 mm."""
     bar = 50.0 if wide > 150 else 20.0
-    style = {"color": "white", "fontsize": 8, "fontweight": "bold", "va": "center"}
+    from matplotlib.patheffects import withStroke
+
+    edge = [withStroke(linewidth=1.6, foreground="black")]
+    style = {"color": "white", "fontsize": 8, "fontweight": "bold", "va": "center", "path_effects": edge}
     ax.text(0.02 * wide, high / 2, "R", ha="left", **style)
     ax.text(0.98 * wide, high / 2, "L", ha="right", **style)
-    ax.plot([0.04 * wide, 0.04 * wide + bar], [0.96 * high] * 2, color="white", lw=2, solid_capstyle="butt")
-    ax.text(0.04 * wide + bar / 2, 0.94 * high, f"{bar:.0f} mm", color="white", fontsize=6.5, ha="center", va="bottom")
+    ax.plot(
+        [0.04 * wide, 0.04 * wide + bar],
+        [0.96 * high] * 2,
+        color="white",
+        lw=2,
+        solid_capstyle="butt",
+        path_effects=edge,
+    )
+    style |= {"fontsize": 6.5, "fontweight": "normal", "va": "bottom"}
+    ax.text(0.04 * wide + bar / 2, 0.94 * high, f"{bar:.0f} mm", ha="center", **style)
     ax.set_xlim(0, wide)
     ax.set_ylim(high, 0)
 
 
-def _legend(figure: Any, colours: Mapping[str, str], x: float, y: float) -> None:
+def colour_legend(figure: Any, colours: Mapping[str, str], x: float, y: float) -> None:
+    """Coloured boxes with their names, the upper left corner at a place of the figure (0 to 1)."""
     from matplotlib.patches import Patch
 
     handles = [Patch(color=colour, label=name) for name, colour in colours.items()]
@@ -216,7 +239,7 @@ def write_histogram(
         measured: of the same scan.
         settings: ranges of HU.
     """
-    figure = _figure(7.6, 3.9)
+    figure = new_figure(7.6, 3.9)
     ax = figure.add_axes((0.085, 0.125, 0.63, 0.77))
     edges = np.asarray(scan["histogram_edges"])
     step = float(edges[1] - edges[0])
@@ -257,4 +280,4 @@ def write_histogram(
     figure.suptitle(title, fontsize=10)
     figure.legend(*ax.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.725, 0.9), fontsize=7.2,
                   frameon=False, borderaxespad=0)  # fmt: skip
-    write_whole(path, _png(figure))
+    write_whole(path, png_bytes(figure))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy import ndimage
 
-from grn_monai.files import replacing
+from grn_monai.files import write_whole
 from grn_monai.measure.muscle.frame import AxialFrame
-from grn_monai.measure.muscle.pictures import muscle_colours
+from grn_monai.measure.muscle.pictures import colour_legend, muscle_colours, new_figure, png_bytes
 
 __all__ = ["NO_PYVISTA", "has_pyvista", "muscle_surface", "write_surfaces"]
 
 NO_PYVISTA = "no surfaces: they need PyVista (pip install pyvista)"
 
 _SMOOTHING_MM = 1.5
-_SIZE = (1100, 620)
+_SIZE = (720, 720)
 _VIEWS = (("from the front", (0.0, 1.0, 0.12), "RL"), ("from behind", (0.0, -1.0, 0.12), "LR"))
 """Name, direction of the camera from the muscles (right, anterior, superior), and the person's sides left to right."""
 
@@ -77,7 +77,6 @@ def write_surfaces(
     """
     import pyvista as pv
 
-    colours = muscle_colours(names)
     pv.vtk_verbosity("off")  # without a display VTK says so on stderr, and goes on without
     found = {label: muscle_surface(labels, label, frame) for label in names}
     meshes = {label: mesh for label, mesh in found.items() if mesh is not None and mesh.n_points}
@@ -86,28 +85,37 @@ def write_surfaces(
     points = np.concatenate([np.asarray(mesh.points) for mesh in meshes.values()])
     low, high = points.min(axis=0), points.max(axis=0)
     middle = (low + high) / 2
-    plotter = pv.Plotter(off_screen=True, shape=(1, 2), window_size=list(_SIZE), border_color="lightgrey")
-    for column, (view, direction, sides) in enumerate(_VIEWS):
-        plotter.subplot(0, column)
-        plotter.set_background("white")
-        for label, mesh in meshes.items():
-            plotter.add_mesh(mesh, color=colours[label], smooth_shading=True, specular=0.2, name=str(label))
-        plotter.add_text(f"{title}\n{view}" if column == 0 else f"\n{view}", font_size=9, color="black")
-        for text, edge in zip(sides, ("left_edge", "right_edge"), strict=True):
-            plotter.add_text(text, position=edge, font_size=14, color="black")
-        if column == 0:
-            entries = [[names[label], colours[label]] for label in meshes]
-            plotter.add_legend(
-                entries, bcolor=None, face="rectangle", size=(0.34, 0.045 * len(entries)), loc="lower left"
-            )
-        plotter.camera.focal_point = middle
-        plotter.camera.position = middle + np.asarray(direction) * 10 * float(np.linalg.norm(high - low))
-        plotter.camera.up = (0, 0, 1)
-        plotter.camera.parallel_projection = True
-        plotter.reset_camera()
-        plotter.camera.zoom(1.05)
-    try:
-        with replacing(path) as temporary:
-            plotter.screenshot(str(temporary))
-    finally:
-        plotter.close()
+    colours = muscle_colours(names)
+    views = []
+    for _, direction, _ in _VIEWS:
+        plotter = pv.Plotter(off_screen=True, window_size=list(_SIZE), border=False)
+        try:
+            plotter.set_background("white")
+            for label, mesh in meshes.items():
+                plotter.add_mesh(mesh, color=colours[label], smooth_shading=True, specular=0.2)
+            plotter.camera.focal_point = middle
+            plotter.camera.position = middle + np.asarray(direction) * 10 * float(np.linalg.norm(high - low))
+            plotter.camera.up = (0, 0, 1)
+            plotter.camera.parallel_projection = True
+            plotter.reset_camera()
+            views.append(plotter.screenshot(None, return_img=True))
+        finally:
+            plotter.close()
+    write_whole(path, _composed(title, views, {names[label]: colours[label] for label in meshes}))
+
+
+def _composed(title: str, views: Sequence[npt.NDArray[np.uint8]], colours: Mapping[str, str]) -> bytes:
+    """Both views side by side with their names, the person's sides, and the colours."""
+    width, height, legend, head = 4.4, 4.4, 1.75, 0.55
+    whole = (len(views) * width + legend, height + head)
+    figure = new_figure(*whole)
+    figure.suptitle(title, fontsize=10, y=1 - 0.1 / whole[1], va="top")
+    for i, (picture, (name, _, sides)) in enumerate(zip(views, _VIEWS, strict=True)):
+        ax = figure.add_axes((i * width / whole[0], 0, width / whole[0], height / whole[1]))
+        ax.imshow(picture, aspect="auto", interpolation="antialiased")
+        ax.set_axis_off()
+        ax.set_title(name, fontsize=8, pad=3)
+        for text, x, align in zip(sides, (0.02, 0.98), ("left", "right"), strict=True):
+            ax.text(x, 0.5, text, transform=ax.transAxes, ha=align, va="center", fontsize=11, fontweight="bold")
+    colour_legend(figure, colours, 1 - (legend - 0.1) / whole[0], 1 - head / whole[1])
+    return png_bytes(figure)

@@ -21,7 +21,7 @@ LEAST_SEPARATION = 2.0
 
 _BINS = 512
 _LEAST_VALUES = 50
-_VALLEY = 0.8
+_VALLEY = 0.9
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class FatThreshold:
 
 
 def _valley(values: Floats, mixture: Mixture) -> bool:
-    """Whether the histogram, smoothed by half the mixture's SD, falls below 80 % of the peaks on both sides."""
+    """Whether the histogram, smoothed by half the mixture's SD, falls below 90 % of the peaks on both sides."""
     counts, edges = np.histogram(values, bins=_BINS)
     width = float(edges[1] - edges[0])
     smooth = ndimage.gaussian_filter1d(counts.astype(np.float64), mixture.sd / 2 / width, mode="constant")
