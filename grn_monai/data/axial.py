@@ -89,8 +89,9 @@ class AxialSliceDataset(Dataset[dict[str, Any]]):
 
     The twin of `SliceDataset` for CT: volumes are turned to RAS first, whatever the order of their voxels, so that a
     slice is ``(H, W)`` = (left to right, posterior to anterior); the grey values go through a window of Hounsfield
-    units; and slices are fitted with their proportions kept. At construction only headers are read (with `only_labelled`, labels
-    too). Memory does not grow with the number of scans. The order is scan by scan, from inferior to superior.
+    units; and slices are fitted with their proportions kept. At construction only headers are read (with
+    `only_labelled`, labels too). Memory does not grow with the number of scans. The order is scan by scan, from
+    inferior to superior.
 
     Args:
         data: items as for `SliceDataset`; an image may be the folder of a DICOM series.
