@@ -23,7 +23,7 @@ __all__ = ["NOTHING", "ScanMuscles", "measure_muscles"]
 NOTHING = "nothing found"
 """The check of a muscle, or a level of it, without a voxel; its numbers are then None."""
 
-ONE_PEAK = "grey values have one peak: fat not to be trusted (a bias field can do this too)"
+ONE_PEAK = "grey values have one peak: the share of fat needs a look"
 _ERODED = "nothing left after erosion"
 _CT_EDGES = np.arange(-250.0, 251.0, 5.0)
 _MR_BINS = 100
