@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks import _bundles
+from benchmarks import _bundles, _muscles
 from benchmarks._active import active_table
 from benchmarks._backends import backends_table
 from benchmarks._label import label_table
@@ -248,7 +248,7 @@ TABLES = {
     "demo": demo_table, "methods": methods_table, "training_step": training_table, "inference": inference_table,
     "measurements": thickness_table, "convert": convert_table, "fuzz": fuzz_table,
     "active_learning": active_table, "label_server": label_table, "backends": backends_table,
-    "study": study_table,
+    "study": study_table, "muscles": _muscles.muscle_table, "muscle_times": _muscles.times_table,
 }  # fmt: skip
 PAGES = {
     **dict.fromkeys(TABLES, ROOT / "README.md"),
@@ -282,6 +282,7 @@ def main() -> None:
             before, _, rest = PAGES[name].read_text().partition(f"<!-- {name} -->")
             write_whole(PAGES[name], before + content + rest.partition(f"<!-- /{name} -->")[2])
     _bundles.write(RESULTS)
+    _muscles.write(RESULTS)
 
 
 if __name__ == "__main__":
