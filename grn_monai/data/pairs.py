@@ -41,6 +41,11 @@ class OpenScan:
         """Voxel size along X, Y and Z of the scan frame in mm."""
         return [float(step) for step in np.linalg.norm(self.affine[:3, :3], axis=0)]
 
+    @property
+    def voxel_ml(self) -> float:
+        """Volume of a voxel in ml, also of a sheared grid (tilted gantry)."""
+        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+
     def labels(self, path: str | PathLike[str], num_classes: int = NUM_CLASSES) -> npt.NDArray[Any]:
         """(X, Y, Z) labels of a file on the same grid, in the scan frame.
 

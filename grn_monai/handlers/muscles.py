@@ -69,7 +69,8 @@ class MuscleEvaluationHandler:
             pred = output[self.pred_key]
             truth = output[self.label_key] if self.label_key in output else item[self.label_key]
             try:
-                self.evaluation.add(str(item["subject"]), scan, _labels(pred), _labels(truth), _spacing(truth, pred))
+                spacing, voxel_ml = _grid(truth, pred)
+                self.evaluation.add(str(item["subject"]), scan, _labels(pred), _labels(truth), spacing, voxel_ml)
             except ValueError as error:
                 raise InputError(
                     f"scan {scan}",
@@ -88,9 +89,11 @@ def _labels(x: Any) -> Any:
     return x.detach().as_subclass(torch.Tensor).cpu() if isinstance(x, torch.Tensor) else np.asarray(x)
 
 
-def _spacing(*volumes: Any) -> list[float]:
-    """Voxel size in mm of the first volume that has an affine."""
+def _grid(*volumes: Any) -> tuple[list[float], float]:
+    """Voxel size in mm and volume of a voxel in ml of the first volume that has an affine."""
     for volume in volumes:
         if isinstance(volume, MetaTensor):
-            return [float(step) for step in affine_to_spacing(volume.affine)]
+            affine = np.asarray(volume.affine.cpu(), dtype=np.float64)
+            voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
+            return [float(step) for step in affine_to_spacing(volume.affine)], voxel_ml
     raise ValueError("neither prediction nor truth has an affine, so voxel sizes are unknown")

@@ -100,7 +100,7 @@ def _muscle_scores(evaluation: MuscleEvaluation, num_classes: int, one_class: bo
         if one_class:
             pred, true = pred > 0, true > 0
         subject, scan = item_names(item)
-        evaluation.add(subject, scan, pred, true, truth.spacing_mm)
+        evaluation.add(subject, scan, pred, true, truth.spacing_mm, voxel_ml=truth.voxel_ml)
 
     return score
 

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from grn_monai.metrics.statistics import cluster_bootstrap_ci, mean_ci
 
-__all__ = ["MUSCLE_CONVENTIONS", "summarise_muscles"]
+__all__ = ["MUSCLE_CONVENTIONS", "mean_over_muscles", "summarise_muscles"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -30,7 +30,8 @@ MUSCLE_CONVENTIONS: dict[str, str] = {
     "dice and jaccard 0",
     "tnr": "depends on the field of view: all voxels outside the muscle count",
     "volume": "voxels times voxel volume, ml; volume_ml is the prediction's",
-    "surface": "as in scans of layers: distances in mm between voxel centres of the surfaces, hd95 the larger of the "
+    "surface": "as in scans of layers: distances in mm between voxel centres of the surfaces, axes taken as "
+    "perpendicular (not so with a tilted gantry), hd95 the larger of the "
     "two directed 95th percentiles, asd the mean of both directions pooled; infinite where only one has the muscle "
     "(left out of means and counted in n_infinite), undefined where neither has",
     "mean_sd": "over scans, SD with N - 1; overall: of each scan's mean over the muscles with a value",
@@ -57,8 +58,8 @@ def _counts(values: Floats, measure: str) -> dict[str, int]:
     return counts
 
 
-def _mean_over_muscles(values: Floats) -> Floats:
-    """(scans,) mean over the finite values of (scans, muscles); NaN without any."""
+def mean_over_muscles(values: Floats) -> Floats:
+    """(rows,) mean over the finite values of (rows, muscles); NaN without any."""
     finite = np.isfinite(values)
     sums = np.where(finite, values, 0.0).sum(axis=1)
     return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.nan)
@@ -95,9 +96,9 @@ def summarise_muscles(
         for name, key in (("truth_volume_ml", "n_absent_truth"), ("volume_ml", "n_absent_prediction")):
             by_muscle[muscle][key] = int((values[:, m, measures.index(name)] == 0).sum())
     overall = {
-        name: entry(_mean_over_muscles(values[:, :, i]), values[:, :, i], name) for i, name in enumerate(measures)
+        name: entry(mean_over_muscles(values[:, :, i]), values[:, :, i], name) for i, name in enumerate(measures)
     }
-    row_means = mean_ci(_mean_over_muscles(values[:, :, measures.index("dice")]))
+    row_means = mean_ci(mean_over_muscles(values[:, :, measures.index("dice")]))
     return {
         "mean": row_means.mean,
         "ci": row_means.ci,

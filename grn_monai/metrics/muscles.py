@@ -132,7 +132,15 @@ class MuscleEvaluation:
         self.scans.clear()
         self._seen.clear()
 
-    def add(self, subject: str, scan: str, prediction: Any, truth: Any, spacing_mm: Sequence[float]) -> None:
+    def add(
+        self,
+        subject: str,
+        scan: str,
+        prediction: Any,
+        truth: Any,
+        spacing_mm: Sequence[float],
+        voxel_ml: float | None = None,
+    ) -> None:
         """Score one scan.
 
         Args:
@@ -141,9 +149,11 @@ class MuscleEvaluation:
             prediction: (X, Y, Z) or (1, X, Y, Z) predicted labels; array or CPU tensor.
             truth: true labels, same shape.
             spacing_mm: voxel size along X, Y and Z in mm.
+            voxel_ml: volume of a voxel in ml, |det| of its affine / 1000; None: the product of the spacings, which is
+                too much where the axes are not perpendicular (a CT with tilted gantry).
 
         Raises:
-            ValueError: for a scan added before, shapes that differ, a label without a name, or a bad spacing.
+            ValueError: for a scan added before, shapes that differ, a label without a name, or a bad spacing or volume.
                 Nothing is kept of a scan that raises.
         """
         key = (str(subject), str(scan))
@@ -152,6 +162,11 @@ class MuscleEvaluation:
             raise ValueError(msg)
         if len(spacing_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing_mm):
             msg = f"spacing_mm must be three positive numbers in mm, got {tuple(spacing_mm)!r}"
+            raise ValueError(msg)
+        if voxel_ml is None:
+            voxel_ml = float(np.prod(spacing_mm)) / 1000
+        if not (np.isfinite(voxel_ml) and voxel_ml > 0):
+            msg = f"voxel_ml must be a positive number in ml, got {voxel_ml!r}"
             raise ValueError(msg)
         pred, true = as_labels(prediction, "the prediction"), as_labels(truth, "the truth")
         values = list(self.labels)
@@ -162,7 +177,6 @@ class MuscleEvaluation:
                 msg = f"the {what} holds the labels {unnamed}, which have no name; named are {values}"
                 raise ValueError(msg)
         scores = overlap_scores(counts, values)
-        voxel_ml = float(np.prod(spacing_mm)) / 1000
         scores["volume_ml"] = counts.sum(axis=0)[values] * voxel_ml
         scores["truth_volume_ml"] = counts.sum(axis=1)[values] * voxel_ml
         distances = np.full((len(values), 2), np.nan)

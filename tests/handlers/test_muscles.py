@@ -68,6 +68,17 @@ def test_scores_of_decollated_volumes(tmp_path: Path) -> None:
     assert found["n_subjects"] == 2
 
 
+def test_volumes_of_a_tilted_gantry(tmp_path: Path) -> None:
+    sheared = AFFINE.clone()
+    sheared[1, 2] = 3.0
+    data = items()
+    for item in data:
+        item["image"].affine = item["label"].affine = sheared
+    evaluator(data, tmp_path).run()
+    rows = read_rows(tmp_path / "muscles.csv")
+    assert [float(row["truth_volume_ml"]) for row in rows] == pytest.approx([3.2, 3.2])
+
+
 def test_a_bad_truth_is_listed_and_the_others_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = items()
     data[0]["label"] = data[0]["label"] * 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
@@ -56,6 +57,17 @@ def test_the_labels_of_the_cohort_choose(
     printed = capsys.readouterr().out
     assert "volume: mean Dice 0.875" in printed
     assert "autochthon left: Dice 0.500, 1.2 ml of 2.4 ml; prediction has none in 1 of 2 scans" in printed
+
+
+def test_volumes_of_a_tilted_gantry(folders: tuple[Path, Path], tmp_path: Path) -> None:
+    cohort, predictions = folders
+    affine = np.diag([*SPACING, 1])
+    affine[1, 2] = SPACING[2] * np.tan(np.radians(25))  # slices shifted along Y: sheared, of the same volume
+    for path in (cohort / "labels/a.nii.gz", predictions / "a_seg.nii.gz"):
+        nib.save(nib.Nifti1Image(truth(0), affine), path)
+    evaluate_folders(cohort, predictions, tmp_path / "out")
+    row = read_rows(tmp_path / "out/muscles.csv")[0]
+    assert [float(row[key]) for key in ("volume_ml", "truth_volume_ml")] == pytest.approx([24 * 0.1] * 2)
 
 
 def test_all_muscles_as_one(folders: tuple[Path, Path], tmp_path: Path) -> None:

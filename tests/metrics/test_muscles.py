@@ -152,6 +152,15 @@ def test_what_is_refused() -> None:
             foreground(labels)
 
 
+def test_voxels_of_a_sheared_grid() -> None:
+    evaluation = MuscleEvaluation(LABELS, surface_distances=False)
+    evaluation.add("s", "s", line(1, 1, 0), line(1, 0, 0), SPACING, voxel_ml=0.09)
+    assert (scores(evaluation)["volume_ml"], scores(evaluation)["truth_volume_ml"]) == pytest.approx((0.18, 0.09))
+    for wrong in (0.0, -1.0, float("nan")):
+        with pytest.raises(ValueError, match="voxel_ml"):
+            evaluation.add("s", "t", line(1), line(1), SPACING, voxel_ml=wrong)
+
+
 def test_labels_may_leave_gaps() -> None:
     evaluation = MuscleEvaluation({86: "left", 89: "right"})
     evaluation.add("s", "s", line(86, 89, 89), line(86, 86, 89), SPACING)

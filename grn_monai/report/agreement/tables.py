@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grn_monai.metrics.muscle_summary import mean_over_muscles
 from grn_monai.metrics.muscles import MUSCLE_MEASURES
 from grn_monai.metrics.statistics import mean_ci
 from grn_monai.report.agreement.anova import Anova, Effect
@@ -57,19 +58,12 @@ def _mean_sd(values: Floats, digits: int) -> Entry:
     return Entry(mean, digits, text=text, below=below, parts={"mean": mean, "sd": sd, "n": finite.size, **counts})
 
 
-def _over_muscles(values: Floats) -> Floats:
-    """(subjects,) mean over the finite of (subjects, muscles) values; NaN without any."""
-    finite = np.isfinite(values)
-    sums = np.where(finite, values, 0.0).sum(axis=1)
-    return np.where(finite.any(axis=1), sums / np.maximum(finite.sum(axis=1), 1), np.nan)
-
-
 def _by_muscle(data: AgreementData, measure: str, c: int) -> list[Entry]:
     """Mean (SD) of each muscle over the subjects of a condition, and of the mean over the muscles."""
     there, values = data.present[c], data.of(measure)[c]
     entries = [_mean_sd(values[there[:, m], m], _digits(measure)) for m in range(len(data.muscles))]
     if len(data.muscles) > 1:
-        entries.append(_mean_sd(_over_muscles(values[there.any(axis=1)]), _digits(measure)))
+        entries.append(_mean_sd(mean_over_muscles(values[there.any(axis=1)]), _digits(measure)))
     return entries
 
 
