@@ -14,11 +14,15 @@ from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 from monai.transforms import Orientation
 
+from grn_monai.data.volume import scan_name
+
 __all__ = ["MuscleOverlayHandler"]
 
 
 class MuscleOverlayHandler:
-    """Write ``overlays/SCAN.png`` for the first scans, and ``curves.png`` of the training.
+    """Write ``overlays/NAME.png`` for the first scans, and ``curves.png`` of the training.
+
+    NAME is that of the scan's image file, as of its segmentation; the name of the scan where the picture knows no file.
 
     Attach it to an evaluator that decollates, whose postprocessing leaves label volumes in the scan's own geometry.
 
@@ -72,7 +76,7 @@ class MuscleOverlayHandler:
             picture = self._turned(item[self.picture_key])
             volumes = [np.asarray(self._turned(x).as_tensor()[0]).astype(int) for x in (truth, output[self.pred_key])]
             write_overlays(
-                self.output_dir / "overlays" / f"{str(item['scan']).replace(os.sep, '_')}.png",
+                self.output_dir / "overlays" / f"{_name(item['scan'], picture)}.png",
                 np.asarray(picture.as_tensor()[0]),
                 volumes[0],
                 volumes[1],
@@ -85,3 +89,9 @@ class MuscleOverlayHandler:
     def _turned(self, volume: Any) -> MetaTensor:
         found: MetaTensor = self.turn(volume.detach().cpu())
         return found
+
+
+def _name(scan: Any, picture: MetaTensor) -> str:
+    # Scans of two subjects may have one name ("T2"); their files do not (`ScanDataset`).
+    file = picture.meta.get("filename_or_obj")
+    return scan_name(file) if file else str(scan).replace(os.sep, "_")

@@ -125,3 +125,23 @@ def test_pictures_are_written_for_the_first_scans(tmp_path: Path) -> None:
     assert pictures == ["curves.png", "overlays/a.png"]
     with pytest.raises(InputError, match="no epochs"):
         write_curves(tmp_path / "none.csv", tmp_path / "x.png")
+
+
+def test_scans_of_one_name_keep_their_own_pictures(tmp_path: Path) -> None:
+    # Each subject's scan may be called "T2"; their files are told apart.
+    label = MetaTensor(torch.ones(1, 6, 5, 4, dtype=torch.uint8), affine=torch.eye(4))
+    handler = MuscleOverlayHandler(tmp_path)
+    items = []
+    for name in ("p1.nii.gz", "p2.nii.gz"):
+        picture = MetaTensor(torch.zeros(1, 6, 5, 4), affine=torch.eye(4), meta={"filename_or_obj": f"/x/{name}"})
+        items.append({"subject": name[:2], "scan": "T2", "picture": picture, "label": label})
+
+    def step(engine: Engine, item: dict[str, object]) -> None:
+        engine.state.output, engine.state.batch = [{"pred": label}], [item]
+        engine.fire_event(IterationEvents.MODEL_COMPLETED)
+
+    engine = Engine(step)
+    engine.register_events(*IterationEvents)
+    handler.attach(engine)
+    engine.run(items)
+    assert sorted(file.name for file in (tmp_path / "overlays").iterdir()) == ["p1.png", "p2.png"]
