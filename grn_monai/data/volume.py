@@ -230,7 +230,8 @@ def _image(path: Path, array: npt.NDArray[Any], modality: str | None) -> npt.NDA
     if low == high:
         mend = "Check the export: the volume holds no picture."
         raise InputError(path, f"a constant volume (every voxel is {low:g})", "grey values that vary", mend)
-    if not path.is_dir():  # DICOM names its modality
+    # DICOM names its modality; a CT may still hold other units than HU (Rescale Type US, say). MR phase goes below 0.
+    if modality == "CT" or not path.is_dir():
         check_modality(path, grey, modality)
     return grey
 

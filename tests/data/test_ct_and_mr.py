@@ -168,6 +168,17 @@ def test_values_of_another_modality_are_refused(tmp_path: Path) -> None:
         LoadScan(modality="US")
 
 
+def test_a_ct_series_of_other_units_is_refused(tmp_path: Path) -> None:
+    headers = [header(k) for k in range(SLICES)]
+    for data in headers:  # stored values, said to be "unspecified": water at 1024
+        data.RescaleType, data.RescaleSlope, data.RescaleIntercept = "US", 1, 0
+        data.PixelData = np.abs(pixels()[0] // 16 + 1).tobytes()
+    save(tmp_path / "s", headers)
+    assert read_volume(tmp_path / "s").min() >= 0
+    with pytest.raises(InputError, match=r"s: found values from .*expected Hounsfield units"):
+        read_volume(tmp_path / "s", modality="CT")
+
+
 def test_label_values_name_the_classes_and_the_rest_is_background(tmp_path: Path) -> None:
     stored = np.array([0, 5, 86, 87, 88, 89, 117, 1], np.uint8).reshape(2, 2, 2)
     path = nifti(tmp_path / "l.nii.gz", stored)
