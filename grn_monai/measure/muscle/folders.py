@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from grn_monai.data.checks import check_modality
 from grn_monai.data.cohort import COHORT_FILE, load_cohort
 from grn_monai.data.names import item_names
 from grn_monai.data.pairs import open_scan
@@ -32,7 +33,6 @@ from grn_monai.measure.sources import open_source, segmentation_of
 __all__ = ["MeasuredMuscles", "measure_muscle_folders"]
 
 _MODALITY_WORDS = {"ct": "ct", "mr": "mri", "mri": "mri"}
-_NO_MR_BELOW = -500.0
 _TILT = 30.0
 _ALL_LABELS = 256
 
@@ -216,9 +216,8 @@ class _One:
             labels = np.where(np.isin(labels, list(self.names)), labels, 0).astype(np.uint8)
         if self.modality == "ct":
             check_hu(opened.values, item["image"])
-        elif float(opened.values.min()) < _NO_MR_BELOW:
-            found = f"MR values down to {float(opened.values.min()):g}, such as HU of air"
-            raise InputError(item["image"], found, "grey values of an MR", "For a CT give --modality ct.")
+        else:
+            check_modality(item["image"], opened.values, "MR")
         levels = self.levels.get(scan) or self.levels.get(scan_name(item["image"])) or item_levels(item)
         measured = measure_muscles(
             labels, opened.values, opened.affine, self.names, self.modality, self.settings, levels

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import SimpleITK as sitk  # noqa: N813  (the field's name for it)
 from scipy import ndimage
 
+from grn_monai.errors import InputError
 from grn_monai.measure.muscle.threshold import FatThreshold
 
 __all__ = ["correct_bias", "mr_fat_numbers", "threshold_region"]
@@ -17,6 +18,7 @@ __all__ = ["correct_bias", "mr_fat_numbers", "threshold_region"]
 _N4_SIZE = 32
 _N4_ITERATIONS = (20, 20)
 _DARK_PERCENTILE = 5
+_MOST_BELOW_ZERO = 0.01
 
 
 def correct_bias(grey: npt.NDArray[Any], spacing_mm: Sequence[float]) -> npt.NDArray[np.float32]:
@@ -26,12 +28,20 @@ def correct_bias(grey: npt.NDArray[Any], spacing_mm: Sequence[float]) -> npt.NDA
     threshold tells from the dark background, and divided out.
 
     Args:
-        grey: (X, Y, Z) grey values; those below 0 are set to 0.
+        grey: (X, Y, Z) grey values; the few below 0 that resampling leaves are set to 0.
         spacing_mm: voxel size.
 
     Returns:
         (X, Y, Z) corrected grey values.
+
+    Raises:
+        InputError: more than 1 % of the values are below 0, as in a normalised scan: a field multiplies values from 0
+            on, and has no meaning there.
     """
+    if np.count_nonzero(grey < 0) > _MOST_BELOW_ZERO * grey.size:
+        found = f"{100 * np.count_nonzero(grey < 0) / grey.size:.0f} % of the grey values below 0, as if normalised"
+        mend = "Give the scan as exported, or leave --bias-correction out."
+        raise InputError("bias correction", found, "grey values from 0 on", mend)
     image = sitk.GetImageFromArray(np.maximum(grey, 0).astype(np.float32).T)
     image.SetSpacing([float(step) for step in spacing_mm])
     factors = [max(1, size // _N4_SIZE) for size in image.GetSize()[:2]] + [1]

@@ -25,6 +25,7 @@ NOTHING = "nothing found"
 
 ONE_PEAK = "grey values have one peak: the share of fat needs a look"
 _ERODED = "nothing left after erosion"
+_RIM = "reaches the rim of the slices: area and volume are lower bounds"
 _CT_EDGES = np.arange(-250.0, 251.0, 5.0)
 _MR_BINS = 100
 
@@ -57,6 +58,7 @@ class _Voxels:
     values: Grey
     counted: npt.NDArray[np.bool_]
     middle: npt.NDArray[np.float64] | None
+    at_rim: bool = False
 
 
 def _voxels(labels: Labels, grey: Grey, label: int, box: Any, frame: AxialFrame, erode_mm: float) -> _Voxels:
@@ -80,7 +82,8 @@ def _voxels(labels: Labels, grey: Grey, label: int, box: Any, frame: AxialFrame,
             kept[here] = distance[where[0][here], where[1][here]] > erode_mm
     start = np.array([part.start for part in box])
     middle = np.array([axis.mean() for axis in where]) + start
-    return _Voxels(where[2] + box[2].start, grey[box][mask], kept, middle)
+    at_rim = any(box[axis].start == 0 or box[axis].stop == labels.shape[axis] for axis in (0, 1))
+    return _Voxels(where[2] + box[2].start, grey[box][mask], kept, middle, at_rim)
 
 
 class _Measure:
@@ -166,6 +169,8 @@ class _Measure:
         if not len(voxels.slices):
             return [NOTHING]
         found = [] if voxels.counted.any() else [_ERODED]
+        if voxels.at_rim:
+            found.append(_RIM)
         if self.modality == "ct" and voxels.counted.any():
             median = float(np.median(voxels.values[voxels.counted]))
             if not HU_OF_MUSCLE[0] <= median <= HU_OF_MUSCLE[1]:

@@ -32,9 +32,10 @@ def muscle_sides(scan: Mapping[str, Any]) -> list[dict[str, Any]]:
 
     Returns:
         One dict for each pair, level and measure: ``muscle`` (without the side), ``level`` (empty: whole muscle),
-        ``measure``, ``unit``, ``left``, ``right``, ``difference`` (left − right; of shares in percentage points),
-        ``asymmetry_percent``, 100·(left − right) / mean of both, and ``check``. Where one side was not found, the
-        last three numbers are None. So is the index where the values are not both at least 0, or both 0.
+        ``measure``, ``unit``, ``left``, ``right``, ``difference`` (right − left, as `measure.sides.left_right`; of
+        shares in percentage points), ``asymmetry_percent``, 100·(right − left) / mean of both, and ``check``. Where
+        one side was not found, difference and index are None. So is the index where both are 0, and of densities,
+        as the zero of the HU scale (water) is arbitrary.
     """
     muscles = {int(muscle["label"]): muscle for muscle in scan["muscles"]}
     pairs: dict[int, dict[str, Mapping[str, Any]]] = {}
@@ -51,8 +52,8 @@ def muscle_sides(scan: Mapping[str, Any]) -> list[dict[str, Any]]:
             row |= {"unit": POINTS if unit == "%" else unit, "left": left, "right": right}
             row |= {"difference": None, "asymmetry_percent": None, "check": "; ".join(checks)}
             if left is not None and right is not None:
-                row["difference"] = left - right
-                if min(left, right) >= 0 and left + right > 0:
-                    row["asymmetry_percent"] = 200 * (left - right) / (left + right)
+                row["difference"] = right - left
+                if unit != "HU" and left + right > 0:
+                    row["asymmetry_percent"] = 200 * (right - left) / (left + right)
             rows.append(row)
     return rows

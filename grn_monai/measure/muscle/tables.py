@@ -31,8 +31,9 @@ UNITS = {
     "low_percent": "% of the counted voxels with low attenuation; normal_percent and other_percent likewise",
     "low_of_muscle_percent": "low attenuation in % of low and normal attenuation",
     "position_mm": "mm along S (RAS)",
-    "difference": "left − right in the unit of the row; of shares in percentage points",
-    "asymmetry_percent": "100·(left − right) / mean of both",
+    "slice": "number of the slice from the lower end of the scan up, from 0 (RAS), whatever the order in the file",
+    "difference": "right − left in the unit of the row; of shares in percentage points",
+    "asymmetry_percent": "100·(right − left) / mean of both; none of densities, as the zero of HU is arbitrary",
     "counted": "all voxels of the muscle, less those within erode_mm of its edge",
 }
 

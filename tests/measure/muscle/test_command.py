@@ -75,7 +75,7 @@ def test_everything_is_written(cohort: Path, tmp_path: Path, capsys: pytest.Capt
         ("L3", 0.72, 50), ("L4", 0.72, 50),
     ]  # fmt: skip
     sides = [r for r in read_rows(out / "sides.csv") if r["measure"] == "volume"]
-    assert [r["asymmetry_percent"] for r in sides] == ["50", ""]
+    assert [r["asymmetry_percent"] for r in sides] == ["-50", ""]
     found = json.loads((out / "muscle.json").read_text())
     assert found["format"] == "grn-monai muscle 1"
     assert found["settings"]["fat_hu"] == [-190, -30]
@@ -124,7 +124,7 @@ def test_a_folder_needs_modality_and_names(cohort: Path, tmp_path: Path) -> None
     assert [m["label"] for m in one["muscles"]] == [2]
     assert one["muscles"][0]["levels"][0]["area_cm2"] == pytest.approx(0.72)
     assert two["muscles"][0]["levels"] == []
-    with pytest.raises(InputError, match="MR values down to -900"):
+    with pytest.raises(InputError, match="values from -900 to 50, as of a CT"):
         measure_muscle_folders(cohort, None, tmp_path / "out", modality="mri")
 
 

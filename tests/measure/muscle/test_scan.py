@@ -162,11 +162,13 @@ def test_sides() -> None:
     rows = {(row["level"], row["measure"]): row for row in muscle_sides(numbers)}
     assert {row["muscle"] for row in rows.values()} == {"psoas"}
     volume = rows["", "volume"]
-    assert volume["asymmetry_percent"] == pytest.approx(100 * (120 - 72) / 96)
-    assert volume["difference"] == pytest.approx((120 - 72) * 15 / 1000)
+    assert volume["asymmetry_percent"] == pytest.approx(100 * (72 - 120) / 96)
+    assert volume["difference"] == pytest.approx((72 - 120) * 15 / 1000)
     assert rows["L3", "area"]["asymmetry_percent"] == 0
-    assert (rows["", "fat"]["difference"], rows["", "fat"]["unit"]) == (50, "percentage points")
-    assert rows["", "fat"]["asymmetry_percent"] == pytest.approx(200)
+    assert (rows["", "fat"]["difference"], rows["", "fat"]["unit"]) == (-50, "percentage points")
+    assert rows["", "fat"]["asymmetry_percent"] == pytest.approx(-200)
+    density = rows["", "muscle_density"]
+    assert (density["difference"], density["asymmetry_percent"]) == (0, None)
     labels[labels == 2] = 0
     numbers = measure_muscles(labels, hu, AFFINE, NAMES, "ct").numbers
     assert all(row["difference"] is None and "nothing found" in row["check"] for row in muscle_sides(numbers))
@@ -179,6 +181,15 @@ def test_swapped_sides_are_flagged() -> None:
     flipped = AFFINE @ np.diag([-1, 1, 1, 1])  # the same voxels, mirrored in the body
     muscles = measure_muscles(labels, hu, flipped, NAMES, "ct").numbers["muscles"]
     assert all("swapped" in muscle["check"] for muscle in muscles)
+
+
+@pytest.mark.parametrize(("axis", "step"), [(0, -2), (0, 4), (1, -4), (1, 6)])
+def test_a_muscle_at_the_rim_of_the_slices_is_flagged(axis: int, step: int) -> None:
+    labels, hu = boxes()
+    moved = [np.roll(volume, step, axis) for volume in (labels, hu)]
+    left, right = measure_muscles(*moved, AFFINE, NAMES, "ct").numbers["muscles"]
+    touches = {(0, -2): (True, False), (0, 4): (False, True)}.get((axis, step), (True, True))
+    assert ("lower bounds" in left["check"], "lower bounds" in right["check"]) == touches
 
 
 def test_odd_density_and_cut_ends_are_flagged() -> None:
@@ -237,6 +248,12 @@ def test_bias_field_is_taken_out() -> None:
     before, after = ((v[labels == 2].mean() / v[labels == 1].mean()) for v in (grey * field, corrected))
     assert before > 1.4
     assert abs(after - 1) < 0.1
+
+
+def test_normalised_values_have_no_bias_field() -> None:
+    _, grey = mr((0.0, 0.0))
+    with pytest.raises(InputError, match="% of the grey values below 0, as if normalised"):
+        correct_bias((grey - grey.mean()) / grey.std(), (1, 1, 1))
 
 
 @pytest.mark.parametrize(
