@@ -68,7 +68,7 @@ def add(commands: Any) -> None:
         metavar="MM",
         help="leave voxels this near to the edge out of density and fat (default: 0)",
     )
-    ct = parser.add_argument_group("CT", "ranges in whole HU, both ends included (defaults as published)")
+    ct = parser.add_argument_group("CT", "ranges in whole HU, both ends included (sources: docs/muscle_health.md)")
     for name, low, high in (("normal", 30, 150), ("low", -29, 29), ("fat", -190, -30)):
         words = {"normal": "normal attenuation", "low": "low attenuation", "fat": "fat"}[name]
         ct.add_argument(

@@ -1,4 +1,4 @@
-"""What is called muscle, low density and fat, and how; published ranges by default."""
+"""What is called muscle, low density and fat, and how; ranges in common use by default."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class MuscleSettings:
     """Options of the measurement; all ranges include both ends, in whole HU.
 
     Fat −190…−30 HU and muscle −29…150 HU: Aubrey et al., Acta Physiol 2014;210:489 (a review of the ranges in use),
-    after cadaver work of Mitsiopoulos et al., J Appl Physiol 1998;85:115. Muscle of low (−29…29 HU) and normal
-    attenuation (30…150 HU): Kim et al., JMIR Med Inform 2020;8:e23049. That a lower density means more lipid:
-    Goodpaster et al., J Appl Physiol 2000;89:104.
+    after cadaver work of Mitsiopoulos et al., J Appl Physiol 1998;85:115. Muscle of low and of normal attenuation as
+    classes: Kim et al., JMIR Med Inform 2020;8:e23049; the cut between them at 30 HU is the one in common use. That a
+    lower density means more lipid: Goodpaster et al., J Appl Physiol 2000;89:104.
 
     Attributes:
         normal_hu: muscle of normal attenuation.
