@@ -275,7 +275,7 @@ def write_histogram(
     ax.set_xlim(edges[0], edges[-1])
     ax.set_ylim(bottom=0)
     ax.set_xlabel(f"{unit} (values beyond the ends count in the last bins)", fontsize=8)
-    ax.set_ylabel(f"% of the voxels in a bin of {step:.3g}", fontsize=8)
+    ax.set_ylabel(f"% of the voxels in a bin of {step:.3g}{' HU' * (measured.threshold is None)}", fontsize=8)
     ax.tick_params(labelsize=8)
     figure.suptitle(title, fontsize=10)
     figure.legend(*ax.get_legend_handles_labels(), loc="upper left", bbox_to_anchor=(0.725, 0.9), fontsize=7.2,

@@ -85,6 +85,7 @@ def bland_altman_figure(found: Mapping[str, VolumeAgreement]) -> bytes:
             annotate=False,
             color=colour,
             s=16,
+            zorder=3,  # above the bands, which would tint them
             edgecolors="#333333",
             lw=0.3,
         )
