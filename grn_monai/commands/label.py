@@ -28,8 +28,10 @@ def add(commands: Any) -> None:
         "  grn-monai label --runs runs --studies runs/demo/cohort --out runs/label\n"
         "  grn-monai label --model us_layers_grn_plus=RUN --studies FOLDER_OF_SCANS --out runs/label\n"
         "  grn-monai label --runs runs --studies http://127.0.0.1:8042/dicom-web --modality US --out runs/label\n"
+        "  grn-monai label --runs runs --studies ct_cohort --out runs/label_ct\n"
         "\n"
-        "A bundle without a trained model is named, and not served. The scans of a cohort are copied to OUT/studies,\n"
+        "A bundle without a trained model is named, and not served, and so is one for scans of another modality than\n"
+        "the cohort's. All that are served together label alike. The scans of a cohort are copied to OUT/studies,\n"
         "where MONAI Label saves labels (labels/final); other folders are served in place. Weights that were trained\n"
         "in OUT stay there when the command is given again; --fresh starts from the runs, and moves what was there to\n"
         "OUT/before-N.",
@@ -47,7 +49,9 @@ def add(commands: Any) -> None:
         metavar="NAME",
         help="sections of a cohort to serve (default: training unlabeled; labelled test scans would be trained on)",
     )
-    parser.add_argument("--modality", metavar="US|CT|MR", help="of the series to offer, with a DICOMweb URL")
+    parser.add_argument(
+        "--modality", metavar="US|CT|MR", help="of the scans: bundles and series of others are left out"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/label"), metavar="DIR", help="app and studies")
     parser.add_argument("--fresh", action="store_true", help="begin anew; what is in OUT goes to OUT/before-N")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -80,10 +84,12 @@ def run(options: argparse.Namespace) -> int:
     if not options.prepare_only:
         check_port(options.host, options.port)
     with only_one(options.out):
-        layout = lay_out(options.out, bundles, runs, options.studies, options.sections, options.fresh)
+        conf = dict(options.conf)
+        models = [name.strip() for name in conf.get("models", "").split(",") if name.strip()]
+        kinds = [name.strip() for name in (options.modality or "").split(",") if name.strip()]
+        layout = lay_out(options.out, bundles, runs, options.studies, options.sections, options.fresh, models, kinds)
         _tell(layout)
         if not options.prepare_only:
-            conf = dict(options.conf)
             serve(layout.app, layout.studies, options.host, options.port, conf, options.modality)
     return OK
 

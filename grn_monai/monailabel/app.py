@@ -22,8 +22,10 @@ from monailabel.utils.async_tasks.utils import tasks
 
 from grn_monai import __version__
 from grn_monai.errors import InputError, count_scans, find_input_error, report_input_errors
+from grn_monai.labels import LAYER_NAMES
 from grn_monai.monailabel.infer import LayersInferTask
 from grn_monai.monailabel.layout import read_notes
+from grn_monai.monailabel.names import shared_names
 from grn_monai.monailabel.requests import refuse_expressions
 from grn_monai.monailabel.saved import upload_removed_on_error
 from grn_monai.monailabel.scores import ScoreStore, weights_stamp
@@ -41,6 +43,7 @@ __all__ = ["LayersApp", "ListedBatchInfer"]
 
 logger = logging.getLogger(__name__)
 
+NO_RANKING = "Next samples come by first or random: these models have no two predictions of a scan to compare."
 NO_WEIGHTS = "no models/model.pt: train the bundle and lay out the app again, or copy a checkpoint there"
 
 
@@ -91,7 +94,10 @@ class LayersApp(MONAILabelApp):
     """Serves, trains and ranks with the bundles of this project.
 
     Configuration (``--conf KEY VALUE``): ``models``, bundles to serve, separated by commas (default: all);
-    ``scoring_model``, the one whose disagreement ranks scans (default: the first with a generator, else the first).
+    ``scoring_model``, the one whose disagreement ranks scans (default: the first with a generator, else the first that
+    has two predictions to compare; without such a model nothing is ranked, and clients are told so).
+
+    All bundles served label alike: saved labels are numbered by their names.
 
     Args:
         app_dir: folder of the app, as `grn_monai.monailabel.layout` makes it.
@@ -109,18 +115,24 @@ class LayersApp(MONAILabelApp):
         chosen = {name: path for name, path in folders.items() if not wanted or name in wanted}
         self.bundles = {name: str(p) for name, p in chosen.items() if (p / "models" / "model.pt").is_file()}
         self.subjects, left_out = read_notes(Path(app_dir))
-        self.not_served = {**left_out, **{name: NO_WEIGHTS for name in chosen if name not in self.bundles}}
+        self.bundles = {name: path for name, path in self.bundles.items() if name not in left_out}
+        self.not_served = {**{name: NO_WEIGHTS for name in chosen if name not in self.bundles}, **left_out}
         for name, reason in self.not_served.items():
             logger.warning("%s is not served: %s", name, reason)
         if not self.bundles:
             found = "no bundle with weights" if not chosen else f"no weights in {', '.join(chosen)}"
             raise InputError(app_dir, found, "model/NAME/models/model.pt", "Train a bundle and lay out the app again.")
+        self.names = shared_names({name: Path(path) for name, path in self.bundles.items()})
         self.tasks = {name: LayersInferTask(path, conf) for name, path in self.bundles.items()}
-        enhancing = [name for name, task in self.tasks.items() if task.can_enhance]
-        self.scoring_model = conf.get("scoring_model") or [*enhancing, *self.tasks][0]
-        if self.scoring_model not in self.tasks:
+        scoring = [name for name, task in self.tasks.items() if task.can_score]
+        enhancing = [name for name in scoring if self.tasks[name].can_enhance]
+        self.scoring_model = conf.get("scoring_model") or [*enhancing, *scoring, ""][0]
+        if self.scoring_model not in scoring and (self.scoring_model or scoring):
             mend = "Correct the option."
-            raise InputError("scoring_model", self.scoring_model, f"one of {', '.join(self.tasks)}", mend)
+            expected = f"one of {', '.join(scoring)}" if scoring else "none: these bundles have nothing to compare"
+            raise InputError("scoring_model", self.scoring_model, expected, mend)
+        if not scoring:
+            logger.warning("%s", NO_RANKING)
         self.scores = ScoreStore(Path(app_dir) / "scores" / self.scoring_model)
         served = ", ".join(self.bundles)
         missing = "".join(f" Not served: {name} ({reason})." for name, reason in self.not_served.items())
@@ -129,9 +141,13 @@ class LayersApp(MONAILabelApp):
             studies=studies,
             conf=conf,
             name="grn-monai",
-            description=f"Tissue layers of the back: {served}. Research use only.{missing}",
+            description=f"{self._what()}: {served}. Research use only.{missing}{'' if scoring else f' {NO_RANKING}'}",
             version=__version__,
         )
+
+    def _what(self) -> str:
+        layers = self.names == {value: name.lower() for value, name in LAYER_NAMES.items()}
+        return "Tissue layers of the back" if layers else "Muscles of the back"
 
     def init_infers(self) -> dict[str, Any]:
         """One task for each bundle with weights."""
@@ -142,15 +158,22 @@ class LayersApp(MONAILabelApp):
         return {name: LayersTrainTask(path, self.conf, self.subjects) for name, path in self.bundles.items()}
 
     def init_scoring_methods(self) -> dict[str, Any]:
-        """``disagreement``."""
+        """``disagreement``, where a model has predictions to compare."""
+        if not self.scoring_model:
+            return {}
         return {"disagreement": DisagreementScoring(self.tasks[self.scoring_model], self.scores)}
 
     def init_strategies(self) -> dict[str, Any]:
-        """``disagreement``, which clients offer first, ``entropy``, and MONAI Label's ``random`` and ``first``."""
+        """``disagreement``, which clients offer first, ``entropy``, and MONAI Label's ``random`` and ``first``.
+
+        Without a model that scores, the last two alone.
+        """
 
         def stamp() -> str:
             return weights_stamp(self.tasks[self.scoring_model].weights_file())
 
+        if not self.scoring_model:
+            return {"random": Random(), "first": First()}
         by = "Highest disagreement of S(x) and S(G(x)), and of the two planes"
         return {
             "disagreement": RankedStrategy("disagreement", self.scores, stamp, by),
@@ -166,7 +189,7 @@ class LayersApp(MONAILabelApp):
     def _init_dicomweb_datastore(self) -> Any:
         from grn_monai.monailabel.dicomweb import make_datastore  # only where a DICOM server is asked for
 
-        return make_datastore(self.studies, settings)
+        return make_datastore(self.studies, settings, names=self.names)
 
     def on_init_complete(self) -> None:
         """Loads the weights before the first request, and starts scoring."""
@@ -214,10 +237,11 @@ class LayersApp(MONAILabelApp):
 
     def _keep_score(self, request: Any, result: Any, file: str) -> None:
         """Keeps the disagreement of a scan of the datastore (its file's stamp in `file`) segmented by default."""
-        params, task = result.get("params") or {}, self.tasks[self.scoring_model]
+        params = result.get("params") or {}
         quality = params.get("quality")
         if not file or quality is None or request["model"] != self.scoring_model:
             return
+        task = self.tasks[self.scoring_model]
         if task.weights_file(request) != task.weights_file() or (task.can_enhance and not quality["sge"]):
             return
         kept = self.scores.get(request["image"], params["weights"], file)
@@ -243,7 +267,18 @@ class LayersApp(MONAILabelApp):
         """A folder of scans with checked labels, or a DICOM archive."""
         if "://" in self.studies:
             return super().init_datastore()
-        return make_studies(self.studies, settings)
+        return make_studies(self.studies, settings, self.names)
+
+    def next_sample(self, request: Any) -> Any:
+        """The scan to label next; see MONAI Label's ``MONAILabelApp.next_sample``.
+
+        Raises:
+            HTTPException: 422, a ranking was asked for that none of the models gives.
+        """
+        strategy = request.get("strategy")
+        if strategy in ("disagreement", "entropy") and not self.scoring_model:
+            raise HTTPException(422, f"strategy: found {strategy!r}. {NO_RANKING}")
+        return super().next_sample(request)
 
     def _told(self, call: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -264,6 +299,8 @@ class LayersApp(MONAILabelApp):
 
     def async_scoring(self, method: Any, params: Any = None) -> Any:
         """Starts a scoring process, unless one is at work or every unlabelled scan has its score already."""
+        if not self._scoring_methods:
+            return {}
         method = method or "disagreement"
         known = self._scoring_methods.get(method)
         at_work = any(task["status"] in ("SUBMITTED", "RUNNING") for task in tasks("scoring"))

@@ -22,7 +22,10 @@ from grn_monai.monailabel.requests import device_of, refuse_expressions
 from grn_monai.monailabel.scores import weights_stamp
 from grn_monai.options import flag
 from grn_monai.transforms import SaveQualityd
+from grn_monai.transforms.found import ReportMissingd
 from grn_monai.transforms.quality import counted_agreement
+from grn_monai.zoo._configs import model_options
+from grn_monai.zoo._labels import label_names
 
 __all__ = ["LayersInferTask"]
 
@@ -35,12 +38,13 @@ AUTO = "auto"
 class LayersInferTask(BundleInferTask):
     """MONAI Label's bundle inference, with what trust in its answers needs.
 
-    * Weights have to fit to the last one, and the slice size has to be that of the training; MONAI Label's own task
-      fills what fits and answers from random weights for the rest.
+    * Weights have to fit to the last one, and what shapes the data (slice size, voxel size, window) has to be as in
+      the training; MONAI Label's own task fills what fits and answers from random weights for the rest.
     * Networks are kept by file and by its time of change, so that a retrained model answers as soon as it is there,
       and several files of one bundle can be asked in turn without loading them each time.
     * ``sge: false`` in a request predicts S(x), by default with the weights that were best at it.
-    * ``params.result.quality`` holds the quality numbers of the scan (see `grn_monai.transforms.ScanQualityd`).
+    * ``params.result.quality`` holds the quality numbers of the scan (see `grn_monai.transforms.ScanQualityd`), of
+      muscles ``params.result.missing`` the names of those that were not found.
     * One request at a time: options of a request go through the bundle's one configuration.
 
     Args:
@@ -58,11 +62,20 @@ class LayersInferTask(BundleInferTask):
             files = sorted((Path(path) / "models").glob("*.pt"))
             self._config["model_filename"] = [AUTO, *(file.name for file in files)]
             self.dimension = 3  # of the scans; the metadata tells that of the slices
+            self.labels = {name: value for value, name in label_names(Path(path)).items() if value}
+            if self.can_enhance:
+                self._config.setdefault("sge", True)
 
     @property
     def can_enhance(self) -> bool:
         """Whether the bundle has a generator, so that S(x) can be compared with S(G(x))."""
         return hasattr(self.network, "enhance")
+
+    @property
+    def can_score(self) -> bool:
+        """Whether there are two predictions to compare: scans through both depth planes, and S(x) and S(G(x))."""
+        inferer = self.bundle_config.get("inferer") or {}
+        return str(inferer.get("_target_", "")).endswith(".TwoPlaneInferer")
 
     def __call__(self, request: Any, callbacks: Any = None) -> tuple[Any, dict[str, Any]]:
         """Segments one scan; see MONAI Label's ``BasicInferTask``.
@@ -78,8 +91,9 @@ class LayersInferTask(BundleInferTask):
         """The request with its switches and its device as what they mean."""
         refuse_expressions({key: value for key, value in request.items() if key not in ("image", "description")})
         checked = dict(request)
-        for name in getattr(self, "displayable_configs", {}):
-            if name in checked:
+        switches = dict(getattr(self, "displayable_configs", {})) | ({"sge": True} if self.can_enhance else {})
+        for name, default in switches.items():
+            if name in checked and isinstance(default, bool):
                 value = checked[name][0] if isinstance(checked[name], list) and checked[name] else checked[name]
                 try:
                     checked[name] = flag(value)
@@ -118,10 +132,12 @@ class LayersInferTask(BundleInferTask):
         stamp = weights_stamp(file)  # before loading: weights that change meanwhile are loaded again next time
         known, network = self._loaded.get((device, str(file)), ("", None))
         if network is None or known != stamp:
-            options = {"slice_size": self.bundle_config.get("slice_size")}
+            options = model_options(self.bundle_config)
             fresh = copy.deepcopy(self.network).to(torch.device(device))
             network = load_model(file, fresh, map_location=torch.device(device), options=options).eval()
             self._loaded[device, str(file)] = (stamp, network)
+        if self.can_enhance:
+            network.sge = self._wants_sge(data)  # for inferers that leave it to the network; one request at a time
         self._answered = stamp
         return network
 
@@ -136,11 +152,20 @@ class LayersInferTask(BundleInferTask):
 
     clear_cache = clear
 
+    def run_pre_transforms(self, data: dict[str, Any], transforms: Any) -> Any:
+        """Runs the bundle's preprocessing. MONAI's ``Spacingd`` takes every ``image_…`` for metadata, also the path."""
+        held = {key: data.pop(key) for key in list(data) if key.startswith(f"{self.input_key}_")}
+        return {**super().run_pre_transforms(data, transforms), **held}
+
     def run_post_transforms(self, data: dict[str, Any], transforms: Any) -> Any:
-        """Runs the bundle's postprocessing, and hands the quality numbers on to the client."""
+        """Runs the bundle's postprocessing, and hands quality numbers and what was not found on to the client."""
         data = super().run_post_transforms(data, transforms)
-        if data.get("quality") is not None:
-            data[self.output_json_key] = {**(data.get(self.output_json_key) or {}), "quality": data["quality"]}
+        told = {} if data.get("quality") is None else {"quality": data["quality"]}
+        if any(isinstance(transform, ReportMissingd) for transform in transforms):
+            present = set(np.unique(np.asarray(data[self.output_label_key])).astype(int).tolist())
+            told["missing"] = [name for name, value in self.labels.items() if value not in present]
+        if told:
+            data[self.output_json_key] = {**(data.get(self.output_json_key) or {}), **told}
         return data
 
     def writer(self, data: dict[str, Any], extension: Any = None, dtype: Any = None) -> tuple[Any, Any]:

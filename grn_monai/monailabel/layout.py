@@ -11,11 +11,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from grn_monai.data.checks import label_mapping
 from grn_monai.data.cohort import SECTIONS, load_cohort
 from grn_monai.data.names import check_file_names, item_names
-from grn_monai.data.volume import scan_name
+from grn_monai.data.volume import read_volume, scan_name
 from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, make_folder, replacing, write_whole
+from grn_monai.monailabel.names import cohort_labels, is_single, misfit, shared_names
+from grn_monai.zoo._configs import config_file, read_config
 from grn_monai.zoo.prepare import prepare_bundle
 
 __all__ = ["Layout", "find_runs", "lay_out", "only_one", "read_notes"]
@@ -115,6 +120,8 @@ def lay_out(
     studies: str,
     sections: Sequence[str] = ("training", "unlabeled"),
     fresh: bool = False,
+    models: Sequence[str] = (),
+    modalities: Sequence[str] = (),
 ) -> Layout:
     """Make, or bring up to date, what a server needs.
 
@@ -130,12 +137,16 @@ def lay_out(
         sections: the cohort's sections to serve. Scans that will be tested are better left out: whoever labels them
             trains on them.
         fresh: begin anew; bundles, scores, studies and labels of an earlier layout go to ``before-N``.
+        models: bundles that will be served; empty: all that fit the scans.
+        modalities: of the scans, such as ``["CT"]``: bundles for others are not served; empty: the cohort tells, if
+            anything does.
 
     Returns:
         what is there now.
 
     Raises:
-        InputError: no bundle has weights, the studies are at fault, or something cannot be written.
+        InputError: no bundle has weights, those to serve label differently, the studies are at fault, or something
+            cannot be written.
     """
     for section in sections:
         if section not in SECTIONS:
@@ -155,13 +166,21 @@ def lay_out(
     cohort = None if "://" in studies or not (Path(studies) / "dataset.json").is_file() else Path(studies)
     for bundle in bundles:
         _install(layout, bundle.resolve(), runs.get(bundle.resolve().name), cohort)
+    content = None if cohort is None else load_cohort(cohort)[0]
+    for name in list(layout.served):
+        if reason := misfit(app / "model" / name, content, modalities):
+            layout.not_served[name] = reason
+            del layout.served[name]
     if not layout.served:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in layout.not_served.items())
         raise InputError(app, f"no bundle to serve ({reasons})", "a trained bundle", "Train one: `make demo`.")
+    served = [name for name in layout.served if not models or name in models]
+    names = shared_names({name: app / "model" / name for name in served})
     subjects: dict[str, str] = {}
     source: dict[str, Any] = {}
     if cohort is not None:
-        subjects, source = _copy_studies(layout, out / "studies", cohort, sections, list(runs.values()))
+        used = [runs[name] for name in runs if not models or name in models]
+        subjects, source = _copy_studies(layout, out / "studies", cohort, sections, used, names)
     elif "://" not in studies and not Path(studies).is_dir():
         mend = "Give a cohort, a folder of scans, or http://…/dicom-web."
         raise InputError(studies, "no such folder", "scans", mend)
@@ -205,9 +224,11 @@ def _install(layout: Layout, bundle: Path, run: Path | None, cohort: Path | None
         layout.not_served[name] = "no training of it was found"
         return
     options: dict[str, Any] = {} if cohort is None else {"dataset_dir": str(cohort.resolve())}
+    if "label_values" in read_config(config_file(bundle, "train")):
+        options["label_values"] = None  # labels of the app are classes already
     fresh = target.with_name(f".new-{name}")
     shutil.rmtree(fresh, ignore_errors=True)
-    prepare_bundle(bundle, fresh, run / "models" / "model.pt", options)
+    prepare_bundle(bundle, fresh, run / "models" / "model.pt", options, overlays=True)
     if target.exists():  # as it was laid out: nothing was trained in it
         shutil.rmtree(target)
         shutil.rmtree(layout.app / "scores" / name, ignore_errors=True)
@@ -220,10 +241,37 @@ def _stamps(file: Path) -> list[list[int]]:
     return [list(pair) for pair in file_stamps(file)]
 
 
+def _label_values(runs: Sequence[Path]) -> dict[int, int] | None:
+    """Value in the label files to class, where a training had such."""
+    for run in runs:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+            if given := json.loads((run / "run.json").read_text())["config"].get("label_values"):
+                return label_mapping(given)
+    return None
+
+
+def _copy_label(label: Path, target: Path, values: dict[int, int] | None, single: bool) -> None:
+    """Copies a label; its values become classes (`values`), and one class (`single`) where the server knows one."""
+    if values is None and not single:
+        _copy(label, target)
+        return
+    from grn_monai.monailabel.saved import write_volume
+
+    volume = read_volume(label, "label", 256, label_values=values)
+    labels = np.asarray(volume[0]).astype(np.uint8)
+    with replacing(target) as temporary:
+        write_volume(temporary, (labels > 0).astype(np.uint8) if single else labels, np.asarray(volume.affine))
+
+
 def _copy_studies(
-    layout: Layout, folder: Path, cohort: Path, sections: Sequence[str], runs: Sequence[Path]
+    layout: Layout,
+    folder: Path,
+    cohort: Path,
+    sections: Sequence[str],
+    runs: Sequence[Path],
+    names: Mapping[int, str],
 ) -> tuple[dict[str, str], dict[str, Any]]:
-    """The cohort's scans, and the labels of those that the models were trained on.
+    """The cohort's scans, and the labels of those that the models were trained on, by the names that are served.
 
     Returns:
         the scans' subjects, and what the scans came from.
@@ -246,6 +294,7 @@ def _copy_studies(
             raise InputError(folder, f"scans of the {key} {before[key]}", f"those of {source[key]}", mend)
     records = [run / "run.json" for run in runs]
     used = {scan for record in records if record.is_file() for scan in json.loads(record.read_text()).get("scans", [])}
+    values, single = _label_values(runs), is_single(names) and len(cohort_labels(content)) != 1
     subjects = {}
     for item in items:
         subject, scan = item_names(item)
@@ -258,9 +307,11 @@ def _copy_studies(
         _copy(image, folder / image.name)
         if scan in used and item.get("label") is not None:
             label = Path(item["label"])
-            target = folder / "labels" / "final" / f"{name}{label.name[len(scan_name(label)) :]}"
+            ending = ".nii.gz" if values or single else label.name[len(scan_name(label)) :]
+            target = folder / "labels" / "final" / f"{name}{ending}"
             if not target.exists():  # one that was corrected since stays
-                _copy(label, target)
+                make_folder(target.parent)
+                _copy_label(label, target, values, single)
             layout.labelled += 1
     layout.studies, layout.images = str(folder), len(items)
     return subjects, source

@@ -20,6 +20,7 @@ from grn_monai.data.volume import VolumeHeader, read_volume
 from grn_monai.dicom.lattice import labels_on_grid
 from grn_monai.dicom.read import label_value
 from grn_monai.errors import InputError, listed
+from grn_monai.labels import LAYER_NAMES
 
 __all__ = [
     "SavedLabel",
@@ -35,7 +36,6 @@ __all__ = [
 ]
 
 _TAG = re.compile(r"[A-Za-z0-9_-]{1,64}")
-_DESCRIPTION = "Tissue layers of the back (MONAI Label)"
 _LONGEST_NAME = 180  # bytes; 255 less an ending and what a temporary name adds
 _NO_LABELS = ("background", "foreground_scribbles", "background_scribbles")
 
@@ -236,7 +236,7 @@ def _merged(where: str, path: Path, names: Mapping[int, str]) -> tuple[Labels, V
             other = result[int(labels[shared][0])]
             found = f"{int(shared.sum())} voxels that are both {other} and {result[targets[index]]}"
             mend = "Let the segments overwrite each other (Segment Editor, Masking, Modify other segments)."
-            raise InputError(where, found, "one layer for each voxel", mend)
+            raise InputError(where, found, "one label for each voxel", mend)
         labels[mask] = targets[index]
     return labels, VolumeHeader((shape[0], shape[1], shape[2]), affine), result
 
@@ -302,7 +302,9 @@ def write_segmentation(
 
     from grn_monai.dicom.seg import write_dicom_seg
 
-    write_dicom_seg(label.labels, source, path, affine, placement, names=label.names, series_description=_DESCRIPTION)
+    layers = set(LAYER_NAMES.values()) <= set(label.names.values())
+    description = f"{'Tissue layers' if layers else 'Muscles'} of the back (MONAI Label)"
+    write_dicom_seg(label.labels, source, path, affine, placement, names=label.names, series_description=description)
     dataset = pydicom.dcmread(path)
     for segment in dataset.SegmentSequence:
         segment.SegmentAlgorithmType = "SEMIAUTOMATIC"

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from monai.bundle import ConfigParser
 
 from grn_monai.errors import InputError
 from grn_monai.files import write_whole
 
-__all__ = ["config_file", "read_config", "set_values", "write_json"]
+__all__ = ["config_file", "model_options", "read_config", "set_values", "write_json"]
 
 
 def config_file(bundle: Path, stem: str) -> Path:
@@ -52,6 +53,14 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(path, f"a {type(content).__name__}", "a mapping of ids", "Mend or restore the file.")
     return content
+
+
+def model_options(parser: ConfigParser) -> dict[str, Any]:
+    """What an inference config wants to be as in the training of its weights: ``options`` of its `ModelLoader`."""
+    for number, handler in enumerate(parser.get("handlers") or []):
+        if isinstance(handler, dict) and str(handler.get("_target_", "")).endswith(".ModelLoader"):
+            return dict(parser.get_parsed_content(f"handlers#{number}#options") if "options" in handler else {})
+    return {}
 
 
 def _written(value: Any) -> str:

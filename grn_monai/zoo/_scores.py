@@ -15,6 +15,7 @@ from grn_monai.options import flag
 __all__ = ["Scores", "performance", "read_scores"]
 
 KINDS = ("slice", "volume", "decoded")
+"""Predictions of layers that are scored; of muscles, it is the volume alone."""
 _MEND = "Give the folder that the bundle's evaluate config wrote for these weights."
 
 
@@ -29,7 +30,7 @@ class Scores(NamedTuple):
     """Whether S(G(x)) was scored; None for a bundle without G."""
     scans: int | None
     means: dict[str, float]
-    """Mean Dice (0 to 1) by kind of prediction: slice, fused volume, decoded volume."""
+    """Mean Dice (0 to 1) by kind of prediction: slice, fused volume, decoded volume; of muscles, volume alone."""
 
     @property
     def metrics(self) -> dict[str, float]:
@@ -53,7 +54,7 @@ def read_scores(evaluation: Path, digests: Mapping[str, str], name: str) -> Scor
     file, known = Path(evaluation) / "metrics.json", Path(evaluation) / "run.json"
     try:
         scores = json.loads(file.read_text(encoding="utf-8"))
-        means = {kind: float(scores[kind]["mean"]) for kind in KINDS}
+        means = {kind: float(scores[kind]["mean"]) for kind in _kinds(scores)}
         if not all(math.isfinite(mean) for mean in means.values()):
             raise ValueError("NaN")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -81,6 +82,11 @@ def read_scores(evaluation: Path, digests: Mapping[str, str], name: str) -> Scor
     return Scores(digests[digest], str(section), sge, len(scans) if isinstance(scans, list) else None, means)
 
 
+def _kinds(scores: Mapping[str, Any]) -> tuple[str, ...]:
+    """What an evaluation scores: one of muscles says so in its entry ``volume``."""
+    return ("volume",) if "muscles" in scores["volume"] else KINDS
+
+
 def _digest(known: Path, record: Mapping[str, Any], resolved: Mapping[str, Any]) -> str:
     """Of the weights that were scored; of records without it, that of the file as it lies there now."""
     if isinstance(record.get("ckpt_sha256"), str):
@@ -96,15 +102,21 @@ def performance(scores: Sequence[Scores]) -> str:
     """What a pack's page says of its weights."""
     if not scores:
         return "Not measured for these weights."
+    kinds = list(scores[0].means)
+    muscles = kinds == ["volume"]
     predicts = {None: "S(x)", False: "S(x)", True: "S(G(x))"}
-    head = ["weights", "predicts", "section", "scans", "slices", "fused", "decoded"]
-    rows = [head, ["---"] * 3 + ["---:"] * 4]
+    heads = {"slice": "slices", "volume": "Dice" if muscles else "fused", "decoded": "decoded"}
+    rows = [["weights", "predicts", "section", "scans", *(heads[kind] for kind in kinds)]]
+    rows.append(["---"] * 3 + ["---:"] * (1 + len(kinds)))
     for one in scores:
         cells = [f"`{one.weights}`", predicts[one.sge], f"`{one.section}`", str(one.scans or "")]
-        rows.append(cells + [f"{100 * one.means[kind]:.1f}" for kind in KINDS])
+        rows.append(cells + [f"{100 * one.means[kind]:.1f}" for kind in kinds])
     table = "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    what = "Mean Dice of the six layers in percent, of the weights in this pack: of slices, of the fused\nand of the"
+    what += " decoded volumes."
+    if muscles:
+        what = "Mean Dice of the muscles in percent, of the weights in this pack, over whole volumes."
     return (
-        f"{table}\n\nMean Dice of the six layers in percent, of the weights in this pack: of slices, of the fused\n"
-        "and of the decoded volumes. `data_source` in `metadata.json` says on what data; `eval_metrics`\n"
+        f"{table}\n\n{what} `data_source` in `metadata.json` says on what data; `eval_metrics`\n"
         "there holds the same numbers as fractions."
     )

@@ -16,14 +16,19 @@ from monai.bundle import ConfigParser
 from grn_monai.errors import InputError
 from grn_monai.handlers.checkpoint import is_plain, load_checkpoint, load_model
 from grn_monai.options import flag
-from grn_monai.zoo._configs import config_file, read_config, set_values
+from grn_monai.zoo._configs import config_file, model_options, read_config, set_values
+from grn_monai.zoo._labels import follow_labels
+from grn_monai.zoo._overlays import merge_overlays
 
 __all__ = ["CONFIGS", "SHAPING", "prepare_bundle"]
 
 CONFIGS = ("train", "inference")
 """The configs whose defaults follow the training; the others are overlays of them."""
-SHAPING = ("slice_size", "depth_axis", "depth_reversed", "base_channels")
+SHAPING = ("slice_size", "depth_axis", "depth_reversed", "base_channels", "spacing", "pixel_mm", "hu_window")
 """Ids, where a config has them, without which weights fit in silence or answer for scans of another orientation."""
+_ALWAYS = frozenset({*SHAPING, "labels", "out_channels", "spatial_dims", "channels", "patch_size"})
+"""Ids that a copy has as its weights were trained, also where overlays set them."""
+RECORD = "run.json"
 _PARTS = ("configs", "docs", "LICENSE")
 _RUN_ONLY = frozenset(
     {"imports", "bundle_root", "dataset_dir", "split", "output_dir", "ckpt_dir", "ckpt_path", "cache_dir", "device",
@@ -34,7 +39,11 @@ _RUN_ONLY = frozenset(
 
 
 def prepare_bundle(
-    bundle: Path, target: Path, model: Path | None = None, options: Mapping[str, Any] | None = None
+    bundle: Path,
+    target: Path,
+    model: Path | None = None,
+    options: Mapping[str, Any] | None = None,
+    overlays: bool = False,
 ) -> dict[str, Any]:
     """Copy a bundle, put trained weights into it and make the options of their training its defaults.
 
@@ -49,11 +58,15 @@ def prepare_bundle(
         target: the folder to make; it appears whole or not at all.
         model: ``RUN/models/model.pt``; ``model_raw.pt`` beside it comes along. None: no weights.
         options: further top-level ids to set, in whichever of the two configs has them; they come before the run's.
+        overlays: where an overlay of the bundle defined the network (``grn_plus.yaml``, ``network_NAME.yaml``), put it
+            into the copy's ``train.yaml``, and the one for inference (``sge.yaml``) into its ``inference.yaml``.
+            False refuses such weights.
 
     Returns:
         ``bundle`` (its name), ``target``, ``weights`` (names of files), ``options_from`` (the file that told the
         options of the training, or None), ``untold`` (ids of ``SHAPING`` in the configs that neither it nor
-        ``options`` told) and ``set`` (by config: id and new value, where it differs from before).
+        ``options`` told), ``set`` (by config: id and new value, where it differs from before) and ``overlays`` (config
+        to the overlay that was put into it).
 
     Raises:
         InputError: ``target`` exists, ``bundle`` is no bundle, an option is in neither config, or the weights are
@@ -68,7 +81,8 @@ def prepare_bundle(
     if target.exists() or target.is_symlink():
         raise InputError(target, "something there already", "a new folder", "Remove it, or choose another name.")
     weights = _weights(Path(model)) if model is not None else []
-    source, trained = _trained_options(bundle, weights[0]) if weights else (None, {})
+    source, config = _trained_options(bundle, weights[0]) if weights else (None, {})
+    trained = {k: v for k, v in config.items() if k not in _RUN_ONLY}
     temporary = target.with_name(f".{uuid.uuid4().hex}-{target.name}")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -80,7 +94,11 @@ def prepare_bundle(
         (temporary / "models").mkdir()
         for file in weights:
             shutil.copy(file, temporary / "models" / file.name)
+        merged = merge_overlays(temporary, config) if overlays else {}
+        if source is not None and source.name == RECORD:
+            _check_networks(source, config, read_config(config_file(temporary, "train")))
         changed = _set_options(temporary, bundle, trained, options or {})
+        follow_labels(temporary)
         for file in weights:
             _check_weights(temporary, file)
         os.rename(temporary, target)
@@ -97,6 +115,7 @@ def prepare_bundle(
         "options_from": None if source is None else str(source),
         "untold": [k for k in SHAPING if weights and k in there and k not in trained and k not in (options or {})],
         "set": changed,
+        "overlays": merged,
     }
 
 
@@ -111,7 +130,7 @@ def _weights(model: Path) -> list[Path]:
 def _trained_options(bundle: Path, model: Path) -> tuple[Path | None, dict[str, Any]]:
     """What told how a model was trained (None: nothing did), and the top-level ids it tells."""
     checkpoint = load_checkpoint(model)
-    record = model.resolve().parent.parent / "run.json"
+    record = model.resolve().parent.parent / RECORD
     if not record.is_file():
         try:
             told = {} if is_plain(checkpoint) else dict(checkpoint.get("options", {}))
@@ -128,8 +147,7 @@ def _trained_options(bundle: Path, model: Path) -> tuple[Path | None, dict[str, 
     if theirs is not None and theirs != mine:
         mend = "Give the bundle that the model was trained with."
         raise InputError(record, f"a training of the bundle {theirs!r}", repr(mine), mend)
-    _check_networks(record, config, read_config(config_file(bundle, "train")))
-    return record, {k: v for k, v in config.items() if k not in _RUN_ONLY}
+    return record, config
 
 
 def _check_networks(record: Path, config: Mapping[str, Any], bundle: Mapping[str, Any]) -> None:
@@ -169,13 +187,16 @@ def _set_options(
         file = config_file(folder, stem)
         before = read_config(file)
         unknown -= set(before)
-        left_out = _of_overlays(folder, trained) - set(SHAPING) if stem == "train" else set()
+        left_out = _of_overlays(folder, trained) - _ALWAYS if stem == "train" else set()
         # The run's ids over several lines are parts (loss, optimizer, train, …), not options; nor are expressions,
-        # which may name parts of an overlay.
+        # which may name parts of an overlay; the set of labels does not.
         wanted = {
             k: v
             for k, v in trained.items()
-            if k in before and k not in left_out and not isinstance(v, dict) and not str(v).startswith(("$", "@"))
+            if k in before
+            and k not in left_out
+            and not isinstance(v, dict)
+            and (k == "labels" or not str(v).startswith(("$", "@")))
         } | {k: v for k, v in options.items() if k in before}
         # A switch reaches a run from its command line as a text.
         wanted = {k: flag(v) if isinstance(before[k], bool) else v for k, v in wanted.items()}
@@ -191,6 +212,4 @@ def _check_weights(folder: Path, file: Path) -> None:
     """Fill the network of the copy's inference; a weight that does not fit is refused."""
     parser = ConfigParser()
     parser.read_config(str(config_file(folder, "inference")))
-    network = parser.get_parsed_content("network_def")
-    size = {"slice_size": parser.get_parsed_content("slice_size")} if "slice_size" in parser.get() else {}
-    load_model(file, network, options=size)
+    load_model(file, parser.get_parsed_content("network_def"), options=model_options(parser))
