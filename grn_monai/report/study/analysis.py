@@ -45,6 +45,7 @@ class Summary:
         seed_ci: t-interval for other subjects and other seeds; None for one of either.
         seed_sd: standard deviation over seeds of the mean; None for one seed.
         seeds: the seeds.
+        seed_means: mean of each seed, in their order.
         n: slices.
         subjects: subjects.
     """
@@ -55,6 +56,7 @@ class Summary:
     seed_ci: Interval | None
     seed_sd: float | None
     seeds: tuple[int, ...]
+    seed_means: tuple[float, ...]
     n: int
     subjects: int
 
@@ -123,6 +125,7 @@ class Analysis:
             seed_ci=crossed_ci(values, self.subject_index),
             seed_sd=float(values.mean(axis=1).std(ddof=1)) if len(values) > 1 else None,
             seeds=tuple(scores),
+            seed_means=tuple(values.mean(axis=1).tolist()),
             n=n,
             subjects=self.n_subjects,
         )

@@ -141,10 +141,13 @@ def mark_best(
 ) -> None:
     """Mark the best value of some columns in place, ties all; a column with one value has no best.
 
-    Results from outside, trained under other conditions, are never the best.
+    Results from outside, trained under other conditions, are never the best. Nor are means over fewer seeds than
+    others of the column have: a seed is another labelled subject, which may be an easier one.
     """
-    rows = [row for row, place in zip(rows, places, strict=True) if place.entrant.method.group != "outside"]
+    inside = [row for row, place in zip(rows, places, strict=True) if place.entrant.method.group != "outside"]
     for column in columns:
+        most = max((row[column].parts.get("seeds", 0) for row in inside), default=0)
+        rows = [row for row in inside if row[column].parts.get("seeds", 0) == most]
         values = [row[column].value for row in rows]
         known = [value for value in values if value is not None]
         if len(known) < 2:

@@ -50,6 +50,19 @@ def test_the_family_has_its_planned_size_while_runs_are_missing(tmp_path: Path) 
     assert row(table, "GRN+")["difference to U-Net"].parts["p permutation Holm"] == whole == 0.75
 
 
+def test_a_mean_of_fewer_seeds_is_not_called_best(tmp_path: Path) -> None:
+    scores = {
+        ("unet", 0.05, 0, "test_raw"): constant(0.7),
+        ("unet", 0.05, 1, "test_raw"): constant(0.3),  # a subject that is harder to learn from
+        ("mt", 0.05, 0, "test_raw"): constant(0.65),
+        ("grn_plus", 0.05, 0, "test_raw"): constant(0.6),
+        ("grn_plus", 0.05, 1, "test_raw"): constant(0.2),
+    }
+    table = named(dice_tables(Analysis(study(tmp_path, scores, fractions=[0.05], seeds=[0, 1]))), "layers_5pct")
+    best = {name: row(table, name)["overall"].best for name in ("U-Net", "Mean Teacher", "GRN+")}
+    assert best == {"U-Net": True, "Mean Teacher": False, "GRN+": False}
+
+
 def test_results_from_outside_are_never_best_nor_corrected_and_lack_seeds(tmp_path: Path) -> None:
     results = study(tmp_path, SCORES, fractions=[0.05], seeds=[0, 1, 2])
     write_evaluation(results.folder / "outside/nnunet/5pct/seed_0/evaluation/test_raw", constant(0.95))
