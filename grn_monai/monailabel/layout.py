@@ -162,6 +162,8 @@ def lay_out(
         _move_aside(out)
     layout = Layout(app, studies)
     make_folder(app / "model")
+    if not (app / NOTES).is_file():  # from here on the folder is ours, also if it cannot be served yet
+        write_whole(app / NOTES, json.dumps({}))
     write_whole(app / "main.py", MAIN)
     cohort = None if "://" in studies or not (Path(studies) / "dataset.json").is_file() else Path(studies)
     for bundle in bundles:

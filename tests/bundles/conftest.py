@@ -26,6 +26,9 @@ EXTRA: dict[str, dict[str, Any]] = {
 }
 """What each bundle needs beside ``SMALL`` to be small."""
 BUNDLES = tuple(EXTRA)
+MUSCLES = ("ct_lumbar_muscle", "mri_paraspinal_muscle")
+"""Bundles for other scans than ultrasound; their trainings are in their own tests."""
+ALL = (*BUNDLES, *MUSCLES)
 SMALL: dict[str, Any] = {"slice_size": [32, 32], "device": "cpu", "epochs": 2, "batch_size": 8}
 
 

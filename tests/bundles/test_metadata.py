@@ -21,14 +21,17 @@ import grn_monai
 from benchmarks import _bundles
 from benchmarks.readme import RESULTS
 from grn_monai.errors import InputError
-from grn_monai.labels import LAYER_NAMES
+from grn_monai.labels import LAYER_NAMES, LUMBAR_MUSCLE, MRI_MUSCLES
 from grn_monai.zoo import load_schema, read_metadata
 from grn_monai.zoo._contents import REQUIRED
-from tests.bundles.conftest import BUNDLES, ROOT
+from grn_monai.zoo._labels import label_names, modality_of
+from tests.bundles.conftest import ALL, BUNDLES, MUSCLES, ROOT
 
 PINS = dict(line.strip().lower().split("==") for line in (ROOT / "constraints.txt").open() if "==" in line)
 MODULES = {"pytorch-ignite": "ignite", "PyYAML": "yaml"}
 """Packages whose module has another name."""
+LABELS = {"ct_lumbar_muscle": LUMBAR_MUSCLE, "mri_paraspinal_muscle": MRI_MUSCLES}
+MODALITIES = {"ct_lumbar_muscle": "CT", "mri_paraspinal_muscle": "MR"}
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -41,7 +44,8 @@ def metadata(bundle: str = "us_layers_grn_plus") -> dict[str, Any]:
 
 
 def test_every_bundle_of_the_repository_is_tested() -> None:
-    assert {p.name for p in (ROOT / "bundles").iterdir()} == set(BUNDLES) == set(_bundles.BUNDLES)
+    assert {p.name for p in (ROOT / "bundles").iterdir()} == set(ALL)
+    assert set(BUNDLES) <= set(_bundles.BUNDLES) <= set(ALL)
 
 
 def test_the_schema_is_a_schema_and_says_that_it_is_ours() -> None:
@@ -49,12 +53,13 @@ def test_the_schema_is_a_schema_and_says_that_it_is_ours() -> None:
     assert "Written by this project" in load_schema()["$comment"]
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ALL)
 def test_metadata_is_valid_and_all_files_of_a_zoo_bundle_are_there(bundle: str) -> None:
     content = read_metadata(folder(bundle) / "configs" / "metadata.json")
     assert next(iter(content["changelog"])) == content["version"]
     assert not [name for name in REQUIRED if not (folder(bundle) / name).is_file()]
-    assert bool(content["eval_metrics"]) == bool(_bundles.BUNDLES[bundle])
+    if bundle in BUNDLES:
+        assert bool(content["eval_metrics"]) == bool(_bundles.BUNDLES[bundle])
 
 
 def tensor(content: dict[str, Any], side: str = "outputs", name: str = "pred") -> dict[str, Any]:
@@ -140,7 +145,7 @@ def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
             read_metadata(tmp_path / name)
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ALL)
 def test_versions_are_those_installed_and_pinned(bundle: str) -> None:
     content = metadata(bundle)
     packages = dict(content["required_packages_version"])
@@ -166,7 +171,7 @@ def test_monai_loses_the_required_packages_where_there_are_optional_ones(tmp_pat
         assert (parser.get("_meta_")["required_packages_version"] != content["required_packages_version"]) is lost
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ALL)
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_monai_finds_the_network_as_described(bundle: str, n: int) -> None:
     configs = folder(bundle) / "configs"
@@ -183,10 +188,16 @@ def test_monai_would_find_another_network(tmp_path: Path) -> None:
         verify_net_in_out("network_def", str(tmp_path / "metadata.json"), str(config), device="cpu")
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
-def test_channels_are_the_layers_and_logits_are_unbounded(bundle: str) -> None:
+@pytest.mark.parametrize("bundle", ALL)
+def test_channels_are_the_labels_and_logits_are_unbounded(bundle: str) -> None:
     pred = tensor(metadata(bundle))
-    assert pred["channel_def"] == {str(i): name for i, name in LAYER_NAMES.items()}
+    labels = LABELS.get(bundle, LAYER_NAMES)
+    if pred["num_channels"] == 1:  # one sigmoid output: no channel for the background
+        assert pred["channel_def"] == {"0": labels[1]}
+    else:
+        assert pred["channel_def"] == {str(i): name for i, name in labels.items()}
+    assert label_names(folder(bundle)) == labels
+    assert modality_of(folder(bundle)) == MODALITIES.get(bundle, "US")
     parser = ConfigParser()
     parser.read_config(str(folder(bundle) / "configs" / "inference.yaml"))
     torch.manual_seed(0)
@@ -218,7 +229,7 @@ def test_counted_parameters_are_the_known_ones() -> None:
     ]
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ALL)
 def test_pages_have_the_zoos_sections_and_name_only_what_is_there(bundle: str) -> None:
     page = (folder(bundle) / "docs" / "README.md").read_text()
     sections = ("Model Description", "Data", "Performance", "System Configuration", "Limitations", "Citation Info")
@@ -230,7 +241,7 @@ def test_pages_have_the_zoos_sections_and_name_only_what_is_there(bundle: str) -
     for overlay in (folder(bundle) / "configs").glob("*.yaml"):
         assert overlay.stem in page, f"{overlay.name} is not explained"
     options = page.partition("#### **Options**")[2].partition("####")[0]
-    files = [folder(bundle) / "configs" / f"{name}.yaml" for name in ("train", "inference")]
+    files = [folder(bundle) / "configs" / f"{name}.yaml" for name in ("train", "inference", "evaluate")]
     ids = {key for file in files for key in yaml.safe_load(file.read_text())}
     named = re.findall(r"`(\w+)`", re.sub(r"\(.*?\)+", "", options, flags=re.S))
     assert len(named) > 15
@@ -243,12 +254,12 @@ def test_pages_have_the_zoos_sections_and_name_only_what_is_there(bundle: str) -
         "torchrun",
         "grn-monai pack",
         "MONAI Label",
-        "no_sge" if "grn" in bundle else "augment",
+        "grn_plus.yaml" if bundle in MUSCLES else "no_sge" if "grn" in bundle else "augment",
     ):
         assert tool in page
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ALL)
 def test_the_licence_is_the_projects(bundle: str) -> None:
     assert (folder(bundle) / "LICENSE").read_bytes() == (ROOT / "LICENSE").read_bytes()
     assert "ships no data" in (folder(bundle) / "docs" / "data_license.txt").read_text()

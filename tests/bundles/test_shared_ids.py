@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.bundles.conftest import BUNDLES, ROOT
+from tests.bundles.conftest import ALL, BUNDLES, MUSCLES, ROOT
 
 CONFIGS = (
     "train", "evaluate", "inference", "multi_gpu_train", "no_sge", "freeze_segmentor", "no_seg_feedback",
@@ -103,7 +103,7 @@ def test_a_changed_default_would_be_found(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_every_bundle_has_the_ids_that_users_rely_on() -> None:
-    for bundle in BUNDLES:
+    for bundle in ALL:
         train = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "train.yaml").read_text())
         assert train["run"] == "@training"
         assert train["training"] == ["$@train#trainer.run()"]
@@ -114,7 +114,7 @@ def test_every_bundle_has_the_ids_that_users_rely_on() -> None:
         assert {"evaluator", "dataset", "dataloader", "handlers", "key_metric"} <= set(train["validate"])
 
 
-@pytest.mark.parametrize("bundle", BUNDLES)
+@pytest.mark.parametrize("bundle", ALL)
 def test_a_checkpoint_knows_every_option_that_changes_the_training(bundle: str) -> None:
     """An option that is missing there would be changed in silence when a run is resumed."""
     train = yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "train.yaml").read_text())
@@ -124,6 +124,31 @@ def test_a_checkpoint_knows_every_option_that_changes_the_training(bundle: str) 
     # Where and how fast, not what: these may change. The length of a run is the resumed run's to choose.
     free = {"epochs", "val_interval", "patience", "stop_metric", "num_workers", "amp_kwargs", "compile", "resume"}
     identity = next(h["identity"] for h in train["train"]["handlers"] if "identity" in h)
+    if bundle in MUSCLES:  # how it is evaluated, how long the run is, and what follows from other options
+        free |= {"sge", "infer_batch_size", "overlap", "iterations", "patch_divisor"}
     if bundle == "us_layers_semi":  # except where the ramp spans it
         free -= {"epochs"}
     assert set(options) - free == set(identity) - {"data"}
+
+
+def test_ids_of_the_muscles() -> None:
+    """What a user knows of one bundle holds in the other: names, and what an option means where both have it."""
+    own = {  # of each one's network, paper or slices against patches
+        "imports", "epochs", "batch_size", "learning_rate", "patience", "network_def", "loss", "optimizer", "min_batch",
+        "initialize", "train", "validate",
+    }  # fmt: skip
+    first, second = MUSCLES
+    assert differences(first, second, "train", own) == {}
+    baseline = "us_layers_supervised"
+    for bundle in MUSCLES:
+        assert differences(baseline, bundle, "train", own) == {}
+        # The skeleton of a training is the ultrasound bundles'.
+        for part in ("train#handlers", "train#trainer", "validate#handlers", "validate#evaluator"):
+            theirs, ours = ids(baseline, "train"), ids(bundle, "train")
+            targets = {k: v for k, v in theirs.items() if k.startswith(part) and k.endswith("_target_")}
+            changed = {k: (v, ours.get(k)) for k, v in targets.items() if ours.get(k) != v}
+            assert changed == {}, (bundle, part)
+        infer = {"network_def", "preprocessing", "inferer", "postprocessing", "handlers", "evaluator", "dataset"}
+        assert infer | {"section", "ckpt_path", "device", "output_dir"} <= set(
+            yaml.safe_load((ROOT / "bundles" / bundle / "configs" / "inference.yaml").read_text())
+        )

@@ -19,7 +19,7 @@ from typing import Any
 
 from tests.bundles.conftest import ROOT
 
-START_SECONDS = 120
+START_SECONDS = 240
 
 
 def free_port() -> int:

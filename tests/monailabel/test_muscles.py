@@ -11,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from monai.bundle import create_workflow
 
 pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-label")
 
@@ -63,9 +64,9 @@ def app(server: Server) -> Path:
 def by_the_bundle(kind: str, server: Server, scan: str, out: Path, **options: Any) -> np.ndarray:
     """What the copy's own inference.yaml answers."""
     folder = app(server) / "model" / BUNDLE[kind]
+    where = {"bundle_root": str(folder), "dataset_dir": scan, "output_dir": str(out), "device": "cpu"}
     config = str(folder / "configs" / "inference.yaml")
-    given = {"bundle_root": str(folder), "device": "cpu", **options}
-    run(BUNDLE[kind], config, workflow_type="infer", dataset_dir=scan, output_dir=str(out), **given)
+    create_workflow(config_file=config, workflow_type="infer", **where, **options).run()
     return voxels(next(out.glob("*_seg.nii.gz")))
 
 
