@@ -55,8 +55,8 @@ def test_a_mean_of_fewer_seeds_is_not_called_best(tmp_path: Path) -> None:
         ("unet", 0.05, 0, "test_raw"): constant(0.7),
         ("unet", 0.05, 1, "test_raw"): constant(0.3),  # a subject that is harder to learn from
         ("mt", 0.05, 0, "test_raw"): constant(0.65),
-        ("grn_plus", 0.05, 0, "test_raw"): constant(0.6),
-        ("grn_plus", 0.05, 1, "test_raw"): constant(0.2),
+        ("plus", 0.05, 0, "test_raw"): constant(0.6),
+        ("plus", 0.05, 1, "test_raw"): constant(0.2),
     }
     table = named(dice_tables(Analysis(study(tmp_path, scores, fractions=[0.05], seeds=[0, 1]))), "layers_5pct")
     best = {name: row(table, name)["overall"].best for name in ("U-Net", "Mean Teacher", "GRN+")}
