@@ -20,6 +20,7 @@ from grn_monai.errors import InputError
 from grn_monai.handlers import load_model
 from grn_monai.monailabel.requests import device_of, refuse_expressions
 from grn_monai.monailabel.scores import weights_stamp
+from grn_monai.networks import EnhancedSegmentor
 from grn_monai.options import flag
 from grn_monai.transforms import SaveQualityd
 from grn_monai.transforms.found import ReportMissingd
@@ -136,7 +137,7 @@ class LayersInferTask(BundleInferTask):
             fresh = copy.deepcopy(self.network).to(torch.device(device))
             network = load_model(file, fresh, map_location=torch.device(device), options=options).eval()
             self._loaded[device, str(file)] = (stamp, network)
-        if self.can_enhance:
+        if isinstance(network, EnhancedSegmentor):
             network.sge = self._wants_sge(data)  # for inferers that leave it to the network; one request at a time
         self._answered = stamp
         return network
