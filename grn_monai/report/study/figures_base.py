@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -51,12 +51,24 @@ _OWN_ROW = {"grn": "GRN", "semi-supervised": "Semi-supervised"}
 
 @dataclass(frozen=True)
 class Variant:
-    """A method in one mode of prediction: what a curve or a bar stands for."""
+    """A method in one mode of prediction: what a curve or a bar stands for.
+
+    Attributes:
+        fewer_seeds: how many seeds it has, where others have more: its mean is over other labelled subjects; else None.
+    """
 
     method: str
     mode: str
     title: str
     group: str
+    fewer_seeds: int | None = field(default=None, compare=False)
+
+    @property
+    def label(self) -> str:
+        """The title, with the seeds where they are fewer."""
+        if self.fewer_seeds is None:
+            return self.title
+        return f"{self.title} ({self.fewer_seeds} seed{'s' * (self.fewer_seeds > 1)})"
 
 
 @dataclass(frozen=True)
@@ -70,12 +82,14 @@ class Look:
 
 def variants(results: StudyResults) -> list[Variant]:
     """Every method and mode with scores, in the order of the tables; the mode is named where a method has several."""
-    scored = {(run.method, name.rsplit("_", 1)[1]) for run in results.runs for name in run.evaluations}
-    return [
-        Variant(e.method.key, e.mode, e.title, e.method.group)
-        for e in all_entrants(results)
-        if (e.method.key, e.mode) in scored
-    ]
+    seeds: dict[tuple[str, str], set[int]] = {}
+    for run in results.runs:
+        for name in run.evaluations:
+            seeds.setdefault((run.method, name.rsplit("_", 1)[1]), set()).add(run.seed)
+    counts = {key: len(found) for key, found in seeds.items()}
+    most = max(counts.values(), default=0)
+    found = [(e, counts[e.method.key, e.mode]) for e in all_entrants(results) if (e.method.key, e.mode) in counts]
+    return [Variant(e.method.key, e.mode, e.title, e.method.group, n if n < most else None) for e, n in found]
 
 
 def looks(results: StudyResults) -> dict[Variant, Look]:

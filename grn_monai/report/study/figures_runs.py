@@ -66,7 +66,7 @@ def training_figures(results: StudyResults, folder: Path) -> list[Drawn]:
             for variant, iterations, losses in lines:
                 there = np.isfinite(losses)
                 style = look[variant]
-                handles[variant.title] = axes.plot(
+                handles[variant.label] = axes.plot(
                     iterations[there], losses[there], style.line, color=style.colour, lw=1, alpha=0.8,
                     marker=style.marker, ms=3.5, markevery=[-1],
                 )[0]  # fmt: skip
@@ -109,7 +109,7 @@ def capacity_figures(results: StudyResults, folder: Path, section: str) -> list[
                 mean, ci = bootstrap(results, variant, fraction, section)
                 at, style = (row.flops / 1e9 if "GFLOP" in name else row.parameters / 1e6), look[variant]
                 filled = style.colour if style.line == "-" else "white"
-                handles[variant.title] = axes.plot(
+                handles[variant.label] = axes.plot(
                     at, mean, style.marker, color=style.colour, mfc=filled, mew=1.3, ms=6.5, zorder=3, ls=""
                 )[0]
                 if ci:

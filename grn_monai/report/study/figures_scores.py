@@ -105,7 +105,7 @@ def curve_figures(results: StudyResults, folder: Path, section: str) -> list[Dra
             place = i - (len(members) - 1) / 2
             line = _curve(axes, results, variant, look[variant], fractions, section, None, place, bands)
             if line is not None:
-                handles[variant.title] = line
+                handles[variant.label] = line
         fraction_axis(axes, fractions)
         axes.set_xlabel("labelled images (%)")
         axes.grid(axis="y")
@@ -125,7 +125,7 @@ def curve_figures(results: StudyResults, folder: Path, section: str) -> list[Dra
                 place = i - (len(members) - 1) / 2
                 line = _curve(axes, results, variant, look[variant], fractions, section, layer, place, bands)
                 if line is not None:
-                    handles[variant.title] = line
+                    handles[variant.label] = line
             fraction_axis(axes, fractions)
             axes.set_title(LAYER_NAMES[LAYERS[layer]])
             axes.grid(axis="y")
@@ -169,7 +169,7 @@ def _rows(axes: Axes, shown: Sequence[Variant]) -> npt.NDArray[np.float64]:
     """Place a row for each variant from the top down, with a gap where the group changes; the rows' heights."""
     gaps = np.cumsum([0.0] + [0.45 * (a.group != b.group) for a, b in pairwise(shown)])
     places: npt.NDArray[np.float64] = -(np.arange(len(shown)) + gaps)
-    axes.set_yticks(places, [fill(v.title, 30) for v in shown])
+    axes.set_yticks(places, [fill(v.label, 36) for v in shown])
     axes.set_ylim(places[-1] - 0.7, 0.7)
     axes.tick_params(axis="y", length=0)
     return places
@@ -258,7 +258,9 @@ def ablation_figures(results: StudyResults, folder: Path, section: str) -> list[
         if not any(v.group == "ablation" for v in found):
             continue
         shown = [v for v in found if v.group in ("supervised", "grn", "ablation")]
-        figure, grid = subplots(1, 1, WIDTH, 0.9 + 0.24 * len(shown))
+        figure, grid = subplots(
+            1, 1, WIDTH, 0.9 + (0.32 if any(len(v.label) > 36 for v in shown) else 0.24) * len(shown)
+        )
         axes: Axes = grid[0, 0]
         tops = []
         for place, variant in zip(_rows(axes, shown), shown, strict=True):
