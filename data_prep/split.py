@@ -10,7 +10,7 @@ from data_prep.files import relative_items, write_json
 from grn_monai.data.cohort import COHORT_FILE, SECTIONS, load_cohort, read_cohort, split_fraction
 from grn_monai.data.folds import fold_cohort
 from grn_monai.data.names import item_names
-from grn_monai.data.selection import select_labelled, slice_counts
+from grn_monai.data.selection import image_counts, select_labelled
 from grn_monai.errors import InputError
 from grn_monai.files import make_folder
 
@@ -79,13 +79,13 @@ def split_cohort(
         seed: see `select_labelled`.
         by: see `select_labelled`.
         sizes: recorded, if the subjects were shared out again.
-        depth_axis: see `slice_counts`.
+        depth_axis: see `image_counts`.
 
     Returns:
         A copy with new `training` and `unlabeled` sections and a `split` block.
     """
     training = cohort["training"]
-    labelled, rest, share = select_labelled(training, fraction, seed, by, slice_counts(training, depth_axis))
+    labelled, rest, share = select_labelled(training, fraction, seed, by, image_counts(cohort, training, depth_axis))
     new = {**cohort, "training": labelled, "unlabeled": [*cohort["unlabeled"], *rest]}
     for section in SECTIONS:
         if (key := f"num{section.capitalize()}") in new:
@@ -132,7 +132,7 @@ def write_split(
         by: see `select_labelled`.
         sizes: subjects in training, validation and test, to share all out again; None keeps the sections.
         out: file to write; by default named after the arguments, inside the cohort.
-        depth_axis: see `slice_counts`.
+        depth_axis: see `image_counts`.
 
     Returns:
         The file, and its content with absolute paths.

@@ -24,7 +24,7 @@ from typing import Any
 
 from grn_monai.data.faults import SECTIONS, cohort_faults, duplicate_faults, key_faults
 from grn_monai.data.names import default_scans, item_names
-from grn_monai.data.selection import select_labelled, slice_counts
+from grn_monai.data.selection import image_counts, select_labelled
 from grn_monai.errors import InputError
 from grn_monai.options import check_choice
 
@@ -250,7 +250,7 @@ def datalist(
             the labelled items only, and ``unlabeled`` the file's own unlabelled items plus the others.
         seed: see `select_labelled`.
         by: see `select_labelled`.
-        depth_axis: see `slice_counts`; needed for a fraction only.
+        depth_axis: see `image_counts`; needed for a fraction only.
         unlabelled: what ``unlabeled`` means: ``"rest"``, images whose labels are not used, as above; ``"all"``, these
             and the labelled training images too, which serve without their labels (so that a fraction of 1 has some).
 
@@ -281,7 +281,9 @@ def datalist(
         items = items + [{k: v for k, v in item.items() if k != "label"} for item in cohort["training"]]
     elif reduced:
         training = cohort["training"]
-        labelled, rest, share = select_labelled(training, fraction, seed, by, slice_counts(training, depth_axis))
+        labelled, rest, share = select_labelled(
+            training, fraction, seed, by, image_counts(cohort, training, depth_axis)
+        )
         items = labelled if section == "training" else items + rest
         if section == "training":
             _log_choice(fraction, share, labelled, training)

@@ -9,7 +9,7 @@ from typing import Any
 
 from grn_monai.data.cohort import COHORT_FILE, datalist, load_cohort
 from grn_monai.data.names import item_names
-from grn_monai.data.selection import select_labelled, slice_counts
+from grn_monai.data.selection import image_counts, select_labelled
 from grn_monai.errors import InputError
 from grn_monai.options import check_choice
 
@@ -68,4 +68,4 @@ def holdout_list(
     training = [item for item in items if item_names(item) in left]
     if fraction == 1:
         return training
-    return select_labelled(training, fraction, seed, "subject", slice_counts(training))[0]
+    return select_labelled(training, fraction, seed, "subject", image_counts(cohort, training))[0]

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from grn_monai.data.volume import read_header
 from grn_monai.errors import InputError
 from grn_monai.transforms.depth import depth_order
 
-__all__ = ["select_labelled", "slice_counts"]
+__all__ = ["image_counts", "select_labelled", "slice_counts"]
+
+_AXIAL = ("CT", "MR", "MRI")
 
 
 def slice_counts(items: Sequence[dict[str, Any]], depth_axis: int | str = 2) -> list[float]:
@@ -32,6 +34,26 @@ def slice_counts(items: Sequence[dict[str, Any]], depth_axis: int | str = 2) -> 
         (first, second, _), _ = depth_order(depth_axis, affine=header.affine)
         counts.append(float(header.shape[first] + header.shape[second]))
     return counts
+
+
+def image_counts(cohort: Mapping[str, Any], items: Sequence[dict[str, Any]], depth_axis: int | str = 2) -> list[float]:
+    """Count the images that scans of a cohort are cut into: the weights for `select_labelled`.
+
+    Args:
+        cohort: content of a cohort file. Where its first ``modality`` is CT, MR or MRI these are axial slices, else
+            those of both planes that contain depth.
+        items: scans of it.
+        depth_axis: see `slice_counts`.
+
+    Raises:
+        InputError: a file that is missing or no readable volume.
+    """
+    modality = cohort.get("modality")
+    names = list(modality.values()) if isinstance(modality, Mapping) else [modality]
+    if not names or str(names[0]).upper() not in _AXIAL:
+        return slice_counts(items, depth_axis)
+    headers = [read_header(item["image"]) for item in items]
+    return [float(h.shape[depth_order("S", affine=h.affine)[0][2]]) for h in headers]
 
 
 def select_labelled(

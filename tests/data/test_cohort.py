@@ -24,7 +24,7 @@ from grn_monai.data.cohort import (
     select_labelled,
 )
 from grn_monai.data.names import item_names
-from grn_monai.data.selection import slice_counts
+from grn_monai.data.selection import image_counts, slice_counts
 from grn_monai.errors import InputError
 
 LABELS = {"0": "background", "1": "dermis"}
@@ -409,6 +409,17 @@ def test_slice_counts_follow_the_depth_axis(tmp_path: Path) -> None:
     assert slice_counts(items, 0) == slice_counts(items, "L") == [18, 6]
     with pytest.raises(InputError, match=r"none\.nii: found no such file"):
         slice_counts([{"image": str(tmp_path / "none.nii")}])
+
+
+def test_scans_of_ct_and_mr_count_axial_slices(tmp_path: Path) -> None:
+    items = [{"image": str(tmp_path / f"{n}.nii.gz")} for n in range(2)]
+    nib.save(nib.Nifti1Image(np.zeros((5, 7, 11), np.uint8), np.eye(4)), items[0]["image"])
+    turned = np.array([[0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # the second axis runs along S
+    nib.save(nib.Nifti1Image(np.zeros((5, 7, 11), np.uint8), turned), items[1]["image"])
+    for modality in ("CT", "MR", "mri"):
+        assert image_counts({"modality": {"0": modality}}, items) == [11, 7]
+    for cohort in ({"modality": {"0": "US"}}, {"modality": {}}, {}):
+        assert image_counts(cohort, items) == slice_counts(items) == [12, 12]
 
 
 def test_names_are_the_same_everywhere() -> None:
