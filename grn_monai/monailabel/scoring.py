@@ -117,6 +117,8 @@ class DisagreementScoring(ScoringMethod):
         file, message = image_stamp(datastore, image), ""
         try:
             path = datastore.get_image_uri(image)
+            if not path:  # removed meanwhile; a score kept for it would meet another file of its name
+                return "no such image any more"
             file = file_stamp(path)  # before it is read: one that changes meanwhile is scored again
             scored = self.task.score(path, device)
             values, stamp = scan_values(scored), scored["weights"]

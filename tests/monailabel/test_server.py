@@ -19,6 +19,7 @@ import pytest
 pytest.importorskip("monailabel", reason="MONAI Label has an environment of its own: make test-label")
 
 from grn_monai.labels import LAYER_NAMES, LAYERS
+from tests.bundles.conftest import MUSCLES
 from tests.bundles.contract import same_grid
 from tests.monailabel.conftest import SERVED
 from tests.monailabel.server import Server, finished, task, wait_for
@@ -69,7 +70,7 @@ def bundle_answer(server: Server, bundle: str, scan: str, out: Path, **options: 
 def test_info(server: Server) -> None:
     info = server.client().info()
     assert set(info["models"]) == set(info["trainers"]) == set(SERVED)
-    assert list(info["not_served"]) == ["us_layers_grn_sel", "us_layers_semi"]
+    assert set(info["not_served"]) == {"us_layers_grn_sel", "us_layers_semi", *MUSCLES}
     assert "us_layers_grn_sel (no training of it was found)" in info["description"]
     assert info["labels"] == [LAYER_NAMES[layer] for layer in LAYERS]
     assert next(iter(info["strategies"])) == "disagreement"
