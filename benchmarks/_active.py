@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import ConstantInputWarning, spearmanr
 
+from benchmarks._pages import markdown, plus_minus
 from benchmarks.methods import spread
 
 KINDS = ("slice", "decoded")
@@ -100,7 +101,7 @@ def _dice(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
         f"{settings['size']}, the better of {settings['validations']} checkpoints by {cohort['validation']} validation "
         "scans. The first scan, drawn by the seed, is the same for all strategies."
     )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 def _differences(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
@@ -119,7 +120,7 @@ def _differences(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
         "Difference in percentage points to random of the same seed: mean ± standard deviation, in brackets that of "
         "each seed. "
     )
-    return _markdown(rows) + "\n\n" + note + _verdict(result)
+    return markdown(rows) + "\n\n" + note + _verdict(result)
 
 
 def _verdict(result: Mapping[str, Any]) -> str:
@@ -160,7 +161,7 @@ def _correlations(result: Mapping[str, Any], sizes: Sequence[str]) -> str:
         "number of scans that the model was trained on: mean ± standard deviation over models. −1 is a score that "
         "finds the worst scans without fail, 0 one that knows nothing."
     )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 def _count(result: Mapping[str, Any]) -> int:
@@ -177,10 +178,5 @@ def _fewer(values: Mapping[str, Any], seeds: int) -> str:
 
 
 def _spread(values: Mapping[str, Any], sign: str = "", factor: float = 100, digits: int = 1, each: bool = False) -> str:
-    deviation = "" if values["sd"] is None else f" ± {factor * values['sd']:.{digits}f}"
     single = ", ".join(f"{factor * value:{sign}.{digits}f}" for value in values["values"])
-    return f"{factor * values['mean']:{sign}.{digits}f}{deviation}" + (f" ({single})" if each else "")
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return plus_minus(values, sign, factor, digits) + (f" ({single})" if each else "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from benchmarks._pages import markdown
 from grn_monai.inferers import BACKENDS
 
 TITLES = {
@@ -30,7 +31,7 @@ def backends_table(result: dict[str, Any]) -> str:
                 size = case.partition("_")[2]
                 rows += [_row(kind, f"{size} × {size}", entry) for kind, entry in kinds.items()]
         if len(rows) > 2:
-            texts.append("\n".join("| " + " | ".join(row) + " |" for row in rows))
+            texts.append(markdown(rows))
     again = [
         f"{entry['start_up_again']:.0f}"
         for kinds in result["cases"].values()

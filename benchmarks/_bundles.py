@@ -8,6 +8,7 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from benchmarks._pages import markdown, write_blocks
 from grn_monai.files import write_whole
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +65,7 @@ def parameters_table(bundle: str) -> str:
     titles = {"G": "generator G", "S": "segmentor S", "D": "discriminator D (training only)"}
     head = ["parameters", *(f"`base_channels` {w}" for w in widths)] if len(widths) > 1 else ["", "parameters"]
     rows = [head, ["---"] + ["---:"] * len(widths), *([titles[name], *cells] for name, cells in counts.items())]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows)
 
 
 def cost(bundle: str, training: dict[str, Any], inference: dict[str, Any]) -> str:
@@ -111,25 +112,12 @@ def tables(bundle: str, results: Path) -> dict[str, str]:
     }
 
 
-def block(name: str, content: str) -> str:
-    """A block between its markers."""
-    return f"<!-- {name} -->\n{content}\n<!-- /{name} -->"
-
-
 def write(results: Path) -> None:
     """Write the blocks into each bundle's page, and its scores into its metadata."""
     methods = json.loads((results / "methods.json").read_text())
     for bundle in BUNDLES:
         folder = ROOT / "bundles" / bundle
-        page = folder / "docs" / "README.md"
-        text = page.read_text()
-        for name, content in tables(bundle, results).items():
-            before, start, rest = text.partition(f"<!-- {name} -->")
-            _, end, after = rest.partition(f"<!-- /{name} -->")
-            if not start or not end:
-                raise RuntimeError(f"{page}: no place for {name}, between <!-- {name} --> and <!-- /{name} -->")
-            text = before + block(name, content) + after
-        write_whole(page, text)
+        write_blocks(folder / "docs" / "README.md", tables(bundle, results))
         file = folder / "configs" / "metadata.json"
         metadata = json.loads(file.read_text()) | {"eval_metrics": eval_metrics(bundle, methods)}
         write_whole(file, json.dumps(metadata, indent=4, ensure_ascii=False) + "\n")

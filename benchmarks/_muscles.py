@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks._bundles import ROOT, block, parameters_table
+from benchmarks._bundles import ROOT, parameters_table
+from benchmarks._pages import markdown, plus_minus, write_blocks
 from grn_monai.files import write_whole
 
 BUNDLES = {"ct_lumbar_muscle": "ct", "mri_paraspinal_muscle": "mri"}
@@ -29,15 +30,8 @@ CASES = {
 }
 
 
-def _spread(values: dict[str, Any] | None, scale: float, digits: int, sign: str = "") -> str:
-    if values is None:
-        return "–"
-    deviation = "" if values["sd"] is None else f" ± {scale * values['sd']:.{digits}f}"
-    return f"{scale * values['mean']:{sign}.{digits}f}{deviation}"
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+def _or_dash(values: dict[str, Any] | None, *how: Any) -> str:
+    return "–" if values is None else plus_minus(values, *how)
 
 
 def muscle_table(result: dict[str, Any], modality: str | None = None) -> str:
@@ -54,7 +48,7 @@ def muscle_table(result: dict[str, Any], modality: str | None = None) -> str:
                 fewer = "" if entry["dice"]["n"] == seeds else f" ({entry['dice']['n']} of {seeds} seeds)"
                 change = entry.get("dice_minus_plain")
                 predicts = "S(G(x))" if mode == "sge" else "S(x)"
-                cells = [_spread(entry["dice"], 100, 1), _spread(change, 100, 1, "+"), _spread(entry.get("icc"), 1, 3)]
+                cells = [plus_minus(entry["dice"]), _or_dash(change, "+"), _or_dash(entry.get("icc"), "", 1, 3)]
                 rows.append([title + fewer, predicts, f"{percent} %", *cells])
     training, _, test = result["settings"]["subjects"]
     over = "one seed" if seeds == 1 else f"mean ± standard deviation over {seeds} seeds"
@@ -70,7 +64,7 @@ def muscle_table(result: dict[str, Any], modality: str | None = None) -> str:
             f" The CT U-Net, trained on the phantoms alone, has a Dice of {values} % on the real CT of "
             "TotalSegmentator (3 mm voxels, thorax to abdomen; its labels are probably model output)."
         )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 def times_table(result: dict[str, Any]) -> str:
@@ -93,7 +87,7 @@ def times_table(result: dict[str, Any]) -> str:
         "same network, for GRN+ of S alone; `network`: the volume's forward passes alone. One volume from file to "
         f"label file: {sizes} voxels. Memory is that of the process so far."
     )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 def _cost(result: dict[str, Any], modality: str) -> str:
@@ -110,20 +104,12 @@ def write(results: Path) -> None:
     source = "Measured by `python -m benchmarks.muscles`, with weights that are not in the bundle."
     for bundle, modality in BUNDLES.items():
         folder = ROOT / "bundles" / bundle
-        page = folder / "docs" / "README.md"
         contents = {"parameters": parameters_table(bundle)}
         if scores:
             contents["performance"] = f"{muscle_table(scores, modality)}\n\n{source}"
         if times:
             contents["cost"] = _cost(times, modality)
-        text = page.read_text()
-        for name, content in contents.items():
-            before, start, rest = text.partition(f"<!-- {name} -->")
-            _, end, after = rest.partition(f"<!-- /{name} -->")
-            if not start or not end:
-                raise RuntimeError(f"{page}: no place for {name}, between <!-- {name} --> and <!-- /{name} -->")
-            text = before + block(name, content) + after
-        write_whole(page, text)
+        write_blocks(folder / "docs" / "README.md", contents)
         default = scores.get("summary", {}).get(f"{DEFAULTS[modality]}/100")
         if default:
             file = folder / "configs" / "metadata.json"

@@ -11,13 +11,12 @@ Weights are random: the time does not depend on them. The CT volume is simulated
 
 from __future__ import annotations
 
-import os
+import contextlib
 import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -41,17 +40,6 @@ VOLUMES = {
     "ct": ["--shape", "512", "512", "40", "--spacing", "0.7", "0.7", "5"],
     "mri": ["--shape", "320", "320", "40", "--spacing", "0.7", "0.7", "5", "--spacing-jitter", "0"],
 }
-
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    """Work in a bundle's folder, as its commands do."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def config(modality: str, names: tuple[str, ...], options: dict[str, Any]) -> ConfigParser:
@@ -117,7 +105,7 @@ def inference_times(case: str, folder: Path, rounds: int) -> dict[str, Any]:
     names = ("inference", *("sge" if name == "grn_plus" else name for name in overlays))
     weights = folder / f"{case}.pt"
     options = {"dataset_dir": str(folder / modality), "output_dir": str(folder / f"{case}_out")}
-    with inside(ROOT / "bundles" / BUNDLES[modality]):
+    with contextlib.chdir(ROOT / "bundles" / BUNDLES[modality]):
         read = config(modality, names, {**options, "ckpt_path": str(weights)})
         network = read.get_parsed_content("network")
         torch.save({"model": network.state_dict()}, weights)

@@ -17,6 +17,7 @@ from benchmarks import _bundles, _muscles
 from benchmarks._active import active_table
 from benchmarks._backends import backends_table
 from benchmarks._label import label_table
+from benchmarks._pages import markdown, plus_minus, write_blocks
 from benchmarks._study import study_table
 from grn_monai.files import write_whole
 from grn_monai.labels import LAYER_NAMES, LAYERS
@@ -78,7 +79,7 @@ def demo_table(report: dict[str, Any]) -> str:
         f"{first['decoded']['n_subjects']} subjects ({first['slice']['n']} slices), in brackets the 95 % interval of a "
         "bootstrap over subjects; thickness error of the decoded volumes. " + _trained(report["runs"])
     )
-    return "\n\n".join((_markdown(rows), note, "By layer, decoded:", _markdown(layers)))
+    return "\n\n".join((markdown(rows), note, "By layer, decoded:", markdown(layers)))
 
 
 def _trained(runs: dict[str, Any]) -> str:
@@ -107,11 +108,6 @@ TITLES = {
 }
 
 
-def _spread(values: dict[str, Any], sign: str = "") -> str:
-    deviation = "" if values["sd"] is None else f" ± {100 * values['sd']:.1f}"
-    return f"{100 * values['mean']:{sign}.1f}{deviation}"
-
-
 def methods_table(result: dict[str, Any]) -> str:
     """Mean Dice of each method over the seeds, with S alone and with SGE, and the difference to the U-Net."""
     head = ["method", "predicts", "slices", "decoded", "slices, minus U-Net", "decoded, minus U-Net"]
@@ -123,9 +119,9 @@ def methods_table(result: dict[str, Any]) -> str:
             if not (group := summary.get(f"{name}/{mode}")):
                 continue
             change = group.get("minus_unet")
-            differences = [_spread(change[kind], "+") if change else "" for kind in ("slice", "decoded")]
+            differences = [plus_minus(change[kind], "+") if change else "" for kind in ("slice", "decoded")]
             fewer = "" if group["slice"]["n"] == seeds else f" ({group['slice']['n']} seeds)"
-            cells = [_spread(group[kind]) for kind in ("slice", "decoded")]
+            cells = [plus_minus(group[kind]) for kind in ("slice", "decoded")]
             rows.append([title + fewer, label, *cells, *differences])
     settings, cohort = result["settings"], result["cohort"]
     note = (
@@ -137,7 +133,7 @@ def methods_table(result: dict[str, Any]) -> str:
         f"{settings['size']} × {settings['size']}, the best epoch by validation. The papers' clinical data are private."
     )
     failed = result.get("failures")
-    return _markdown(rows) + "\n\n" + note + (f" Failed runs: {', '.join(failed)}." if failed else "")
+    return markdown(rows) + "\n\n" + note + (f" Failed runs: {', '.join(failed)}." if failed else "")
 
 
 def training_table(result: dict[str, Any]) -> str:
@@ -155,7 +151,7 @@ def training_table(result: dict[str, Any]) -> str:
         f"GRN. One pass of S for several losses saves {saved} of a step. Share of the measured matrix-product peak "
         f"({peak['float32']:.0f} GFLOP/s) that a float32 forward pass reaches: {shares}."
     )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 def inference_table(result: dict[str, Any]) -> str:
@@ -168,9 +164,7 @@ def inference_table(result: dict[str, Any]) -> str:
         memory = f"{result['memory'][name]['peak_gib']:.2f}"
         rows.append([f"`{name}`", f"{seconds:.2f}", f"{result['ratio_to_plain'][name]:.2f}", *cells, memory])
     x, y, z = result["shape"]
-    return (
-        _markdown(rows) + f"\n\n{x} × {y} × {z} voxels, from the file to the label file, {result['threads']} threads."
-    )
+    return markdown(rows) + f"\n\n{x} × {y} × {z} voxels, from the file to the label file, {result['threads']} threads."
 
 
 def thickness_table(result: dict[str, Any]) -> str:
@@ -195,7 +189,7 @@ def thickness_table(result: dict[str, Any]) -> str:
         "subjects: bias and mean absolute error (MAE). Single A-lines: mean of |predicted − true|. The muscle is left "
         "out, as the field of view cuts it off."
     )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 def convert_table(result: dict[str, Any]) -> str:
@@ -214,7 +208,7 @@ def convert_table(result: dict[str, Any]) -> str:
         f"as a whole conversion (read, B-mode, checked, written as .nii.gz); {rounds}, "
         "imports left out, memory above what the process held before."
     )
-    return _markdown(rows) + "\n\n" + note
+    return markdown(rows) + "\n\n" + note
 
 
 FORMATS = {
@@ -237,11 +231,7 @@ def fuzz_table(result: dict[str, Any]) -> str:
         f"Truncated, changed, mislabelled, pickled and exaggerated files. Refused: with one error that names the file. "
         f"Valid: read, as where a grey value has changed. Slowest case {result['slowest_s']:.1f} s."
     )
-    return _markdown(rows) + "\n\n" + note
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+    return markdown(rows) + "\n\n" + note
 
 
 TABLES = {
@@ -278,9 +268,7 @@ def main() -> None:
     for name, table in TABLES.items():
         file = source(name)
         if file.is_file():
-            content = f"<!-- {name} -->\n{table(json.loads(file.read_text()))}\n<!-- /{name} -->"
-            before, _, rest = PAGES[name].read_text().partition(f"<!-- {name} -->")
-            write_whole(PAGES[name], before + content + rest.partition(f"<!-- /{name} -->")[2])
+            write_blocks(PAGES[name], {name: table(json.loads(file.read_text()))})
     _bundles.write(RESULTS)
     _muscles.write(RESULTS)
 

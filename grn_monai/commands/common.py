@@ -7,9 +7,20 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from grn_monai.errors import count_scans
+from grn_monai.errors import InputError, count_scans
 
-__all__ = ["BAD_INPUT", "EXIT_STATUS", "OK", "SOME_FAILED", "add_depth", "add_parser", "bar", "outcome"]
+__all__ = [
+    "BAD_INPUT",
+    "EXIT_STATUS",
+    "OK",
+    "SOME_FAILED",
+    "add_depth",
+    "add_parser",
+    "add_scans",
+    "bar",
+    "check_scans",
+    "outcome",
+]
 
 OK, SOME_FAILED, BAD_INPUT = 0, 1, 2
 
@@ -35,6 +46,32 @@ def add_depth(parser: Any) -> None:
         "(default: 2)",
     )
     parser.add_argument("--depth-reversed", action="store_true", default=None, help="depth decreases along that axis")
+
+
+def add_scans(parser: Any, metavar: str) -> None:
+    """Adds what is measured: scans, label volumes or ``--labels``, ``--out``, ``--section`` and ``--suffix``."""
+    parser.add_argument("cohort", metavar=metavar, help="cohort folder or JSON file, folder of scans, or scan")
+    parser.add_argument("predictions", metavar="PREDICTIONS", nargs="?", help="folder of label volumes")
+    parser.add_argument("--labels", action="store_true", help="measure the cohort's own labels instead")
+    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write; made if missing")
+    parser.add_argument(
+        "--section",
+        default="test",
+        choices=("training", "validation", "test", "unlabeled", "all"),
+        help="scans of a cohort to measure (default: test)",
+    )
+    parser.add_argument("--suffix", default="_seg", help="what follows the scan's name (default: _seg)")
+
+
+def check_scans(command: str, options: argparse.Namespace) -> None:
+    """Refuses both of PREDICTIONS and ``--labels``, and neither.
+
+    Raises:
+        InputError: naming the command.
+    """
+    if options.labels == (options.predictions is not None):
+        found = "both PREDICTIONS and --labels" if options.labels else "neither PREDICTIONS nor --labels"
+        raise InputError(command, found, "one of the two", "Name a folder of label volumes, or give --labels.")
 
 
 def bar(items: Iterable[Any]) -> Any:

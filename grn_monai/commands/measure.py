@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from grn_monai.commands.common import add_depth, add_parser, bar, outcome
-from grn_monai.errors import InputError, count_scans, listed
+from grn_monai.commands.common import add_depth, add_parser, add_scans, bar, check_scans, outcome
+from grn_monai.errors import count_scans, listed
 
 __all__ = ["add"]
 
@@ -46,19 +46,7 @@ def add(commands: Any) -> None:
         "  grn-monai measure scans/ segmented/ --out measured --depth-axis A --limit plane_disagreement=10\n"
         "  grn-monai measure data/cohort --labels --section all --out truth\n\n" + _LIMITS,
     )
-    parser.add_argument(
-        "cohort", metavar="COHORT_OR_IMAGES", help="cohort folder or JSON file, folder of scans, or scan"
-    )
-    parser.add_argument("predictions", metavar="PREDICTIONS", nargs="?", help="folder of label volumes")
-    parser.add_argument("--labels", action="store_true", help="measure the cohort's own labels instead")
-    parser.add_argument("--out", required=True, metavar="FOLDER", help="where to write; made if missing")
-    parser.add_argument(
-        "--section",
-        default="test",
-        choices=("training", "validation", "test", "unlabeled", "all"),
-        help="scans of a cohort to measure (default: test)",
-    )
-    parser.add_argument("--suffix", default="_seg", help="what follows the scan's name (default: _seg)")
+    add_scans(parser, "COHORT_OR_IMAGES")
     parser.add_argument(
         "--compare",
         metavar="OTHER",
@@ -91,9 +79,7 @@ def add(commands: Any) -> None:
 
 
 def _run(options: argparse.Namespace) -> int:
-    if options.labels == (options.predictions is not None):
-        found = "both PREDICTIONS and --labels" if options.labels else "neither PREDICTIONS nor --labels"
-        raise InputError("measure", found, "one of the two", "Name a folder of label volumes, or give --labels.")
+    check_scans("measure", options)
     from grn_monai.measure.folders import measure_folders
 
     result = measure_folders(

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from grn_monai.data.cache import VolumeCache
 from grn_monai.data.checks import LabelValues, check_modality_name, label_mapping
-from grn_monai.data.names import item_names
+from grn_monai.data.names import image_of, item_names
 from grn_monai.data.volume import VolumeHeader, check_same_geometry, read_header, read_volume
 from grn_monai.errors import InputError
 from grn_monai.labels import CT_MUSCLES
@@ -144,10 +144,7 @@ class AxialSliceDataset(Dataset[dict[str, Any]]):
             raise InputError("AxialSliceDataset", found, "at least one", mend)
 
     def _inspect(self, number: int, item: Mapping[str, Any]) -> _Scan:
-        if not isinstance(item, Mapping) or not isinstance(item.get("image"), (str, PathLike)):
-            found = f"item {number} without a file name for 'image'"
-            raise InputError("AxialSliceDataset", found, "{'image': file, 'label': file}", "Give the list of a cohort.")
-        image, label = str(item["image"]), item.get("label")
+        image, label = image_of(number, item, "AxialSliceDataset"), item.get("label")
         header = read_header(image, self.cache.modality)
         if label is not None:
             check_same_geometry(header, read_header(label), image, label)

@@ -13,7 +13,16 @@ from grn_monai.errors import InputError
 from grn_monai.labels import TOTALSEGMENTATOR_MUSCLES
 from grn_monai.options import check_choice
 
-__all__ = ["LabelValues", "check_modality", "check_modality_name", "check_spacing_mm", "label_mapping", "map_labels"]
+__all__ = [
+    "LabelValues",
+    "check_modality",
+    "check_modality_name",
+    "check_spacing_mm",
+    "cohort_modality",
+    "label_mapping",
+    "map_labels",
+    "modality_name",
+]
 
 LabelValues = Mapping[Any, Any] | str | None
 """How the values in label files become classes; see `label_mapping`."""
@@ -23,6 +32,7 @@ SPACING_MM: dict[str | None, tuple[float, float]] = {None: (1e-3, 50.0), "CT": (
 ultrasound may be finer; beyond these limits the unit is wrong (metres, micrometres) or the field was filled with 0."""
 
 _NAMED_VALUES: dict[str, Mapping[int, int]] = {"totalsegmentator": TOTALSEGMENTATOR_MUSCLES}
+_NAMES = {"US": "US", "ULTRASOUND": "US", "CT": "CT", "MR": "MR", "MRI": "MR"}
 _FAT_HU = -50.0
 """In every CT of a body some voxels lie below: air is near -1000, fat near -100."""
 _SHARE = 1e-3
@@ -64,6 +74,17 @@ def check_modality(path: str | PathLike[str], grey: npt.NDArray[np.float32], mod
     if modality == "MR" and float(np.count_nonzero(grey < -500)) / grey.size > _SHARE:
         mend = "Leave it out, or give the option modality CT."
         raise InputError(path, f"{found}, as of a CT", "an MR, whose values are not below 0", mend)
+
+
+def modality_name(word: Any) -> str:
+    """``"US"``, ``"CT"`` or ``"MR"`` for what a cohort file may call it; "" for anything else."""
+    return _NAMES.get(str(word or "").strip().upper(), "")
+
+
+def cohort_modality(cohort: Mapping[str, Any]) -> str:
+    """What a cohort's scans are, by its first ``modality``, see `modality_name`; "" where its file does not say."""
+    given = cohort.get("modality")
+    return modality_name(next(iter(given.values()), "") if isinstance(given, Mapping) else given)
 
 
 def check_modality_name(modality: str | None) -> None:

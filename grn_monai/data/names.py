@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from grn_monai.data.volume import scan_name
 from grn_monai.errors import InputError
 
-__all__ = ["check_file_names", "default_scans", "item_names"]
+__all__ = ["check_file_names", "default_scans", "image_of", "item_names"]
 
 
 def item_names(item: Mapping[str, Any]) -> tuple[str, str]:
@@ -21,6 +22,23 @@ def item_names(item: Mapping[str, Any]) -> tuple[str, str]:
     subject = item.get("subject")
     scan = scan_name(item["image"]) if scan is None else str(scan)
     return scan if subject is None else str(subject), scan
+
+
+def image_of(number: int, item: Any, where: str) -> str:
+    """The image file of an item of a data set.
+
+    Args:
+        number: of the item, named in the error.
+        item: as a cohort lists it.
+        where: the data set.
+
+    Raises:
+        InputError: it is no mapping, or has no file name there.
+    """
+    if not isinstance(item, Mapping) or not isinstance(item.get("image"), (str, PathLike)):
+        found = f"item {number} without a file name for 'image'"
+        raise InputError(where, found, "{'image': file, 'label': file}", "Give the list of read_cohort.")
+    return str(item["image"])
 
 
 def default_scans(images: Sequence[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grn_monai.data.volume import VolumeHeader, check_same_geometry, read_volume
+from grn_monai.data.volume import VolumeHeader, check_same_geometry, read_volume, voxel_ml
 from grn_monai.labels import NUM_CLASSES
 
 __all__ = ["OpenScan", "open_scan"]
@@ -44,7 +44,7 @@ class OpenScan:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml, also of a sheared grid (tilted gantry)."""
-        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+        return voxel_ml(self.affine)
 
     def labels(self, path: str | PathLike[str], num_classes: int = NUM_CLASSES) -> npt.NDArray[Any]:
         """(X, Y, Z) labels of a file on the same grid, in the scan frame.

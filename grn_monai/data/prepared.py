@@ -17,7 +17,7 @@ from monai.transforms import Compose
 from torch.utils.data import Dataset
 
 from grn_monai.data.cache import _temporary_folder
-from grn_monai.data.names import item_names
+from grn_monai.data.names import image_of, item_names
 from grn_monai.data.volume import check_same_geometry, read_header
 from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, replacing
@@ -48,7 +48,7 @@ class PreparedDataset(Dataset[Any]):
         max_open: files held open at a time, in each worker.
 
     Raises:
-        InputError: no items, a bad header, or a label whose grid differs from that of its image.
+        InputError: no items, an item without image, a bad header, or a label whose grid differs from that of its image.
     """
 
     def __init__(
@@ -70,14 +70,15 @@ class PreparedDataset(Dataset[Any]):
         self.length, self.max_open = length, max_open
         self._chain = pickle_hashing([(type(t).__name__, vars(t)) for t in prepare.flatten().transforms])
         self._open: OrderedDict[Path, dict[str, torch.Tensor]] = OrderedDict()
-        self._entries = [self._entry(self._files(item)) for item in data]
+        self._entries = [self._entry(self._files(number, item)) for number, item in enumerate(data)]
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict()}  # a worker opens its own
 
     @staticmethod
-    def _files(item: Mapping[str, Any]) -> dict[str, str]:
-        return {key: str(item[key]) for key in ("image", "label") if item.get(key) is not None}
+    def _files(number: int, item: Mapping[str, Any]) -> dict[str, str]:
+        files = {"image": image_of(number, item, "PreparedDataset")}
+        return files if item.get("label") is None else files | {"label": str(item["label"])}
 
     def _entry(self, files: Mapping[str, str]) -> Path:
         header = read_header(files["image"])
@@ -130,7 +131,7 @@ class PreparedDataset(Dataset[Any]):
         return tensors
 
     def _fill(self, number: int, entry: Path) -> None:
-        made = self.prepare(dict(self._files(self.data[number])))
+        made = self.prepare(dict(self._files(number, self.data[number])))
         tensors = {}
         for key, value in made.items():
             plain = value.as_tensor() if isinstance(value, MetaTensor) else value

@@ -6,13 +6,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from grn_monai.data.checks import cohort_modality
 from grn_monai.data.volume import read_header
 from grn_monai.errors import InputError
 from grn_monai.transforms.depth import depth_order
 
 __all__ = ["image_counts", "select_labelled", "slice_counts"]
 
-_AXIAL = ("CT", "MR", "MRI")
+_AXIAL = ("CT", "MR")
 
 
 def slice_counts(items: Sequence[dict[str, Any]], depth_axis: int | str = 2) -> list[float]:
@@ -48,9 +49,7 @@ def image_counts(cohort: Mapping[str, Any], items: Sequence[dict[str, Any]], dep
     Raises:
         InputError: a file that is missing or no readable volume.
     """
-    modality = cohort.get("modality")
-    names = list(modality.values()) if isinstance(modality, Mapping) else [modality]
-    if not names or str(names[0]).upper() not in _AXIAL:
+    if cohort_modality(cohort) not in _AXIAL:
         return slice_counts(items, depth_axis)
     headers = [read_header(item["image"]) for item in items]
     return [float(h.shape[depth_order("S", affine=h.affine)[0][2]]) for h in headers]

@@ -14,7 +14,7 @@ from monai.transforms import Compose
 from torch.utils.data import Dataset
 
 from grn_monai.data.cache import VolumeCache
-from grn_monai.data.names import item_names
+from grn_monai.data.names import image_of, item_names
 from grn_monai.data.volume import check_same_geometry, read_header
 from grn_monai.errors import InputError
 from grn_monai.labels import NUM_CLASSES
@@ -113,10 +113,7 @@ class SliceDataset(Dataset[dict[str, Any]]):
         self._ends: list[int] = np.cumsum([run.length for run in self._runs]).tolist()
 
     def _inspect(self, number: int, item: Mapping[str, Any]) -> tuple[_Scan, tuple[int, ...]]:
-        if not isinstance(item, Mapping) or not isinstance(item.get("image"), (str, PathLike)):
-            found = f"item {number} without a file name for 'image'"
-            raise InputError("SliceDataset", found, "{'image': file, 'label': file}", "Give the list of read_cohort.")
-        image, label = str(item["image"]), item.get("label")
+        image, label = image_of(number, item, "SliceDataset"), item.get("label")
         header = read_header(image)
         if label is not None:
             check_same_geometry(header, read_header(label), image, label)

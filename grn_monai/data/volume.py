@@ -28,7 +28,7 @@ from grn_monai.data.series import is_series, read_series, series_grid
 from grn_monai.errors import InputError
 from grn_monai.labels import NUM_CLASSES
 
-__all__ = ["EXTENSIONS", "VolumeHeader", "check_same_geometry", "read_header", "read_volume", "scan_name"]
+__all__ = ["EXTENSIONS", "VolumeHeader", "check_same_geometry", "read_header", "read_volume", "scan_name", "voxel_ml"]
 
 EXTENSIONS: tuple[str, ...] = (".nii.gz", ".nii", ".mha", ".mhd", ".nrrd")
 """File names that can be read, compressed or not."""
@@ -40,6 +40,11 @@ _SERIES = ".dcm"
 """Put behind a folder's name in the meta data: savers cut an extension off, which in 1.2.840.99 would be the 99."""
 _EXPORT_AGAIN = "Export or copy the file again."
 _CONVERTED = "NIfTI, MHA or NRRD (for example with SimpleITK or 3D Slicer)"
+
+
+def voxel_ml(affine: npt.ArrayLike) -> float:
+    """Volume of a voxel in ml, also of a sheared grid (tilted gantry): |det| of its ``(4, 4)`` affine, / 1000."""
+    return abs(float(np.linalg.det(np.asarray(affine, dtype=np.float64)[:3, :3]))) / 1000
 
 
 class VolumeHeader(NamedTuple):

@@ -13,6 +13,7 @@ import numpy as np
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 
+from grn_monai.data.volume import voxel_ml
 from grn_monai.files import write_whole
 
 __all__ = ["NOTHING", "FoundHandler"]
@@ -49,11 +50,11 @@ class FoundHandler:
     def _note(self, engine: Engine) -> None:
         for output, item in zip(engine.state.output, engine.state.batch, strict=True):
             pred = output[self.pred_key]
-            voxel_ml = abs(float(np.linalg.det(np.asarray(pred.affine.cpu(), dtype=np.float64)[:3, :3]))) / 1000
+            size_ml = voxel_ml(pred.affine.cpu())
             counts = np.bincount(np.asarray(pred.as_tensor().cpu()).ravel().astype(np.int64), minlength=256)
             some = any(counts[value] for value in self.labels)
             row = {"subject": str(item["subject"]), "scan": str(item["scan"]), "status": "found" if some else NOTHING}
-            volumes = {f"{name} (ml)": f"{counts[value] * voxel_ml:.6g}" for value, name in self.labels.items()}
+            volumes = {f"{name} (ml)": f"{counts[value] * size_ml:.6g}" for value, name in self.labels.items()}
             self.rows.append(row | volumes)
 
     def _write(self, engine: Engine) -> None:

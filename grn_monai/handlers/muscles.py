@@ -14,6 +14,7 @@ from monai.data.meta_tensor import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.engines.utils import IterationEvents
 
+from grn_monai.data.volume import voxel_ml
 from grn_monai.errors import InputError
 from grn_monai.metrics import MuscleEvaluation
 
@@ -69,8 +70,8 @@ class MuscleEvaluationHandler:
             pred = output[self.pred_key]
             truth = output[self.label_key] if self.label_key in output else item[self.label_key]
             try:
-                spacing, voxel_ml = _grid(truth, pred)
-                self.evaluation.add(str(item["subject"]), scan, _labels(pred), _labels(truth), spacing, voxel_ml)
+                spacing, size_ml = _grid(truth, pred)
+                self.evaluation.add(str(item["subject"]), scan, _labels(pred), _labels(truth), spacing, size_ml)
             except ValueError as error:
                 raise InputError(
                     f"scan {scan}",
@@ -93,7 +94,5 @@ def _grid(*volumes: Any) -> tuple[list[float], float]:
     """Voxel size in mm and volume of a voxel in ml of the first volume that has an affine."""
     for volume in volumes:
         if isinstance(volume, MetaTensor):
-            affine = np.asarray(volume.affine.cpu(), dtype=np.float64)
-            voxel_ml = abs(float(np.linalg.det(affine[:3, :3]))) / 1000
-            return [float(step) for step in affine_to_spacing(volume.affine)], voxel_ml
+            return [float(step) for step in affine_to_spacing(volume.affine)], voxel_ml(volume.affine.cpu())
     raise ValueError("neither prediction nor truth has an affine, so voxel sizes are unknown")

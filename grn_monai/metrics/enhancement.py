@@ -35,6 +35,7 @@ from grn_monai.metrics.enhancement_summary import (
     summarise_enhancement,
 )
 from grn_monai.metrics.files import csv_text, json_text
+from grn_monai.metrics.inputs import check_spacing, new_key
 from grn_monai.metrics.summary import NAMES
 
 __all__ = ["ENHANCEMENT_COLUMNS", "EnhancementMeasure", "ScanEnhancement"]
@@ -169,13 +170,8 @@ class EnhancementMeasure:
             ValueError: for a scan added before, shapes that differ, labels outside 0–6 or a bad spacing. Nothing is
                 kept of a scan that raises.
         """
-        key = (str(subject), str(scan))
-        if key in self._seen:
-            msg = f"scan {scan!r} of subject {subject!r} was added before"
-            raise ValueError(msg)
-        if len(spacing) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing):
-            msg = f"spacing must be three positive numbers in mm, got {tuple(spacing)!r}"
-            raise ValueError(msg)
+        key = new_key(subject, scan, self._seen)
+        check_spacing(spacing)
         images = [np.asarray(image) for image in (raw, enhanced)]
         truth = None if labels is None else np.asarray(labels)
         shapes = {volume.shape for volume in (*images, *([] if truth is None else [truth]))}

@@ -15,6 +15,7 @@ from grn_monai.files import write_whole
 from grn_monai.labels import LAYERS
 from grn_monai.measure.thickness import thickness_map
 from grn_monai.metrics.files import csv_text, json_text
+from grn_monai.metrics.inputs import as_labels, check_spacing, new_key
 from grn_monai.metrics.overlap import PLANE_AXES, dice_from_counts, joint_counts
 from grn_monai.metrics.summary import CONVENTIONS, LAYER_KEYS, summarise_scans, summarise_slices
 from grn_monai.metrics.surface import surface_scores
@@ -80,23 +81,6 @@ class ScanScores:
     truth_thickness_mm: Floats
 
 
-def as_labels(volume: Any, what: str) -> npt.NDArray[np.integer]:
-    """An (X, Y, Z) integer array from an array or CPU tensor, with or without a leading channel of 1."""
-    labels = np.asarray(volume)
-    if labels.ndim == 4 and labels.shape[0] == 1:
-        labels = labels[0]
-    if labels.ndim != 3:
-        msg = f"{what} must be an (X, Y, Z) label volume, got shape {labels.shape}"
-        raise ValueError(msg)
-    if labels.dtype.kind == "f":
-        rounded = labels.astype(np.uint8)
-        if not np.array_equal(rounded, labels):
-            msg = f"{what} must hold whole label values, got other numbers (dtype {labels.dtype})"
-            raise ValueError(msg)
-        return rounded
-    return labels
-
-
 class LayerEvaluation:
     """Collects the scores of test scans and sums them up. Only rows are kept, so memory does not grow with voxels.
 
@@ -154,19 +138,14 @@ class LayerEvaluation:
             ValueError: for a scan added before, unknown or no predictions, shapes that differ, labels outside
                 0–6 or a bad spacing. Nothing is kept of a scan that raises.
         """
-        key = (str(subject), str(scan))
-        if key in self._seen:
-            msg = f"scan {scan!r} of subject {subject!r} was added before"
-            raise ValueError(msg)
+        key = new_key(subject, scan, self._seen)
         unknown = sorted(set(predictions) - {"slice", "volume", "decoded"})
         planes: Mapping[str, Any] = predictions.get("slice") or {}
         unknown += sorted(set(planes) - set(PLANE_AXES))
         if unknown or not predictions:
             msg = f"predictions must be of 'slice' (by plane), 'volume', 'decoded'; got {unknown or 'none'}"
             raise ValueError(msg)
-        if len(spacing) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing):
-            msg = f"spacing must be three positive numbers in mm, got {tuple(spacing)!r}"
-            raise ValueError(msg)
+        check_spacing(spacing)
 
         true = as_labels(truth, "truth")
         true_maps = [thickness_map(true, label, spacing[2]) for label in LAYERS]

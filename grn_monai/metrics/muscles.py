@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from grn_monai.files import write_whole
-from grn_monai.metrics.evaluation import as_labels
 from grn_monai.metrics.files import csv_text, json_text
+from grn_monai.metrics.inputs import as_labels, check_spacing, new_key
 from grn_monai.metrics.muscle_summary import MUSCLE_CONVENTIONS, summarise_muscles
 from grn_monai.metrics.overlap import joint_counts
 from grn_monai.metrics.surface import surface_scores
@@ -156,13 +156,8 @@ class MuscleEvaluation:
             ValueError: for a scan added before, shapes that differ, a label without a name, or a bad spacing or volume.
                 Nothing is kept of a scan that raises.
         """
-        key = (str(subject), str(scan))
-        if key in self._seen:
-            msg = f"scan {scan!r} of subject {subject!r} was added before"
-            raise ValueError(msg)
-        if len(spacing_mm) != 3 or not all(np.isfinite(step) and step > 0 for step in spacing_mm):
-            msg = f"spacing_mm must be three positive numbers in mm, got {tuple(spacing_mm)!r}"
-            raise ValueError(msg)
+        key = new_key(subject, scan, self._seen)
+        check_spacing(spacing_mm, "spacing_mm")
         if voxel_ml is None:
             voxel_ml = float(np.prod(spacing_mm)) / 1000
         if not (np.isfinite(voxel_ml) and voxel_ml > 0):

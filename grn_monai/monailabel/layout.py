@@ -19,8 +19,9 @@ from grn_monai.data.names import check_file_names, item_names
 from grn_monai.data.volume import read_volume, scan_name
 from grn_monai.errors import InputError
 from grn_monai.files import file_stamps, make_folder, replacing, write_whole
-from grn_monai.monailabel.names import cohort_labels, is_single, misfit, shared_names
+from grn_monai.monailabel.names import cohort_labels, misfit, shared_names
 from grn_monai.zoo._configs import config_file, read_config
+from grn_monai.zoo._labels import is_single
 from grn_monai.zoo.prepare import prepare_bundle
 
 __all__ = ["Layout", "find_runs", "lay_out", "only_one", "read_notes"]

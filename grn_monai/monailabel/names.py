@@ -6,25 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from grn_monai.data.checks import cohort_modality, modality_name
 from grn_monai.dicom.read import label_value
 from grn_monai.errors import InputError, listed
-from grn_monai.zoo._labels import label_names, modality_of
+from grn_monai.zoo._labels import is_single, label_names, modality_of
 
-__all__ = ["cohort_labels", "cohort_modality", "is_single", "misfit", "shared_names"]
-
-_MODALITIES = {"US": "US", "ULTRASOUND": "US", "CT": "CT", "MR": "MR", "MRI": "MR"}
-
-
-def is_single(names: Mapping[int, str]) -> bool:
-    """Whether there is one structure and background, so that every label above 0 is that structure."""
-    return len(names) == 2
-
-
-def cohort_modality(cohort: Mapping[str, Any]) -> str:
-    """What a cohort's scans are: ``"US"``, ``"CT"``, ``"MR"``; "" where its file does not say, or something else."""
-    given = cohort.get("modality")
-    first = next(iter(given.values()), "") if isinstance(given, Mapping) else given
-    return _MODALITIES.get(str(first or "").upper(), "")
+__all__ = ["cohort_labels", "misfit", "shared_names"]
 
 
 def cohort_labels(cohort: Mapping[str, Any]) -> dict[int, str]:
@@ -40,7 +27,7 @@ def misfit(bundle: Path, cohort: Mapping[str, Any] | None, modalities: Iterable[
         cohort: content of the cohort's file, if the scans are one.
         modalities: those that were asked for; empty: any.
     """
-    kind, wanted = modality_of(bundle), [_MODALITIES.get(name.upper(), name) for name in modalities]
+    kind, wanted = modality_of(bundle), [modality_name(name) or name for name in modalities]
     if kind and wanted and kind not in wanted:
         return f"its scans are {kind}, not {' or '.join(wanted)}"
     if cohort is None:

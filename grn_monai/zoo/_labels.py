@@ -12,7 +12,7 @@ from monai.bundle import ConfigParser
 from grn_monai.errors import InputError
 from grn_monai.zoo._configs import config_file, read_config, write_json
 
-__all__ = ["follow_labels", "label_names", "modality_of"]
+__all__ = ["follow_labels", "is_single", "label_names", "modality_of"]
 
 
 def _metadata(bundle: Path) -> dict[str, Any]:
@@ -42,6 +42,11 @@ def label_names(bundle: Path) -> dict[int, str]:
     return {0: "background", **{value: name for value, name in sorted(named.items()) if name != "background"}}
 
 
+def is_single(names: Mapping[int, str]) -> bool:
+    """Whether there is one structure and background, so that every label above 0 is that structure."""
+    return len(names) == 2
+
+
 def modality_of(bundle: Path) -> str:
     """What the bundle's scans are: ``"US"``, ``"CT"`` or ``"MR"``; "" where its metadata do not tell.
 
@@ -67,7 +72,7 @@ def follow_labels(folder: Path) -> None:
         return
     content = _metadata(folder)
     key = next(iter(content["network_data_format"]["outputs"]))
-    single = len(names) == 2  # background and one structure: one sigmoid output
+    single = is_single(names)  # one sigmoid output
     channels = {"0": names[max(names)]} if single else {str(value): name for value, name in sorted(names.items())}
     pred = content["network_data_format"]["outputs"][key]
     content["network_data_format"]["outputs"][key] = pred | {"num_channels": len(channels), "channel_def": channels}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,16 +27,6 @@ MUSCLES = ("ct_lumbar_muscle", "mri_paraspinal_muscle")
 """Bundles for other scans than ultrasound; their trainings are in their own tests."""
 ALL = (*BUNDLES, *MUSCLES)
 SMALL: dict[str, Any] = {"slice_size": [32, 32], "device": "cpu", "epochs": 2, "batch_size": 8}
-
-
-@contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def workflow(bundle: str, *configs: str, workflow_type: str = "train", **overrides: Any) -> ConfigWorkflow:

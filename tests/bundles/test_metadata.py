@@ -18,7 +18,7 @@ from jsonschema import Draft202012Validator
 from monai.bundle import ConfigParser, verify_net_in_out
 
 import grn_monai
-from benchmarks import _bundles
+from benchmarks import _bundles, _pages
 from benchmarks.readme import RESULTS
 from grn_monai.errors import InputError
 from grn_monai.labels import LAYER_NAMES, LUMBAR_MUSCLE, MRI_MUSCLES
@@ -216,7 +216,7 @@ def test_scores_and_tables_are_those_of_the_committed_results(bundle: str) -> No
         assert scores["simulated_test_mean_dice_decoded"] == pytest.approx(sum(decoded) / len(decoded), abs=5e-5)
     page = (folder(bundle) / "docs" / "README.md").read_text()
     for name, content in _bundles.tables(bundle, RESULTS).items():
-        assert _bundles.block(name, content) in page
+        assert _pages.block(name, content) in page
 
 
 def test_counted_parameters_are_the_known_ones() -> None:

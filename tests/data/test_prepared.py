@@ -109,6 +109,8 @@ def test_a_damaged_cache_file_is_made_again(data: list, tmp_path: Path) -> None:
 def test_refusals(data: list, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no scans"):
         PreparedDataset([], chain())
+    with pytest.raises(InputError, match="PreparedDataset: found item 1 without a file name for 'image'"):
+        PreparedDataset([data[0], {"label": data[1]["label"]}], chain())
     with pytest.raises(InputError, match="length: found 0"):
         PreparedDataset(data, chain(), length=0)
     other = copy.deepcopy(data)

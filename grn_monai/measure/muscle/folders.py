@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from grn_monai.data.checks import check_modality
+from grn_monai.data.checks import check_modality, modality_name
 from grn_monai.data.cohort import COHORT_FILE, load_cohort
 from grn_monai.data.names import item_names
 from grn_monai.data.pairs import open_scan
@@ -32,7 +32,7 @@ from grn_monai.measure.sources import open_source, segmentation_of
 
 __all__ = ["MeasuredMuscles", "measure_muscle_folders"]
 
-_MODALITY_WORDS = {"ct": "ct", "mr": "mri", "mri": "mri"}
+_MODALITY_WORDS = {"CT": "ct", "MR": "mri"}
 _TILT = 30.0
 _ALL_LABELS = 256
 
@@ -71,7 +71,7 @@ def _modality(given: str | None, cohort: tuple[dict[str, Any], Path] | None) -> 
         raise InputError("--modality", "nothing that says whether these are CT or MR", " or ".join(MODALITIES), mend)
     said = cohort[0].get("modality")
     words = list(said.values()) if isinstance(said, Mapping) else [said]
-    found = {_MODALITY_WORDS.get(str(word).strip().lower()) for word in words}
+    found = {_MODALITY_WORDS.get(modality_name(word)) for word in words}
     if len(found) != 1 or None in found:
         raise InputError(cohort[1], f"modality {said!r}", '{"0": "CT"} or {"0": "MR"}', mend)
     return str(found.pop())

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from grn_monai.data.volume import voxel_ml
+
 __all__ = ["AxialFrame"]
 
 Floats = npt.NDArray[np.float64]
@@ -37,7 +39,7 @@ class AxialFrame:
     @property
     def voxel_ml(self) -> float:
         """Volume of a voxel in ml, also of a sheared grid (tilted gantry)."""
-        return abs(float(np.linalg.det(self.affine[:3, :3]))) / 1000
+        return voxel_ml(self.affine)
 
     @property
     def _normal(self) -> Floats:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from grn_monai.measure.repeatability import bland_altman, icc_2_1
 
-__all__ = ["LEAST", "VolumeAgreement", "constant", "fisher_interval", "icc_from_mean_squares", "volume_agreement"]
+__all__ = ["LEAST", "VolumeAgreement", "constant", "fisher_interval", "volume_agreement"]
 
 Floats = npt.NDArray[np.float64]
 
@@ -23,26 +23,6 @@ def constant(values: npt.ArrayLike) -> bool:
     """Whether all values are the same up to rounding."""
     array = np.asarray(values, dtype=np.float64)
     return bool(np.ptp(array) <= 1e-12 * max(1.0, float(np.abs(array).max())))
-
-
-def icc_from_mean_squares(values: npt.ArrayLike) -> float | None:
-    """ICC(2,1) by its formula, (MSR − MSE) / (MSR + (k − 1)·MSE + k·(MSC − MSE)/n), Shrout and Fleiss 1979.
-
-    Args:
-        values: (n, k): n targets, k raters, complete.
-
-    Returns:
-        The ICC, unrounded; None where every value is the same.
-    """
-    table = np.asarray(values, dtype=np.float64)
-    if constant(table):
-        return None
-    n, k = table.shape
-    grand, rows, columns = table.mean(), table.mean(axis=1), table.mean(axis=0)
-    rest = table - rows[:, None] - columns + grand
-    msr, msc = k * rows.var(ddof=1), n * columns.var(ddof=1)
-    mse = float((rest**2).sum()) / ((n - 1) * (k - 1))
-    return float((msr - mse) / (msr + (k - 1) * mse + k * (msc - mse) / n))
 
 
 def fisher_interval(r: float, n: int) -> tuple[float, float] | None:
@@ -108,13 +88,13 @@ def volume_agreement(truth: npt.ArrayLike, predicted: npt.ArrayLike) -> VolumeAg
     values: dict[str, Any] = {"bland_altman": bland_altman(true, pred)}
     notes = []
     table = np.stack([true, pred], axis=1)
-    # pingouin's interval comes with its own ICC, the same to rounding; ours is the formula, unrounded.
-    icc, found = icc_from_mean_squares(table), None if constant(table) else icc_2_1(table)
-    if icc is None or found is None:
+    found = None if constant(table) else icc_2_1(table)
+    if found is None:
         notes.append("all volumes are the same: no ICC")
     else:
+        icc, interval = found
         values |= {"icc": icc, "icc_fisher": fisher_interval(icc, n)}
-        values["icc_interval"] = found[1] if all(math.isfinite(end) for end in found[1]) else None
+        values["icc_interval"] = interval if all(math.isfinite(end) for end in interval) else None
         if constant(true - pred):
             notes.append("no differences between subjects: ICC without an interval")
     if constant(true) or constant(pred):
